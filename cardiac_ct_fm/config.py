@@ -1,0 +1,275 @@
+"""Frozen settings that travel with a model as ``config.json``: backbone, heads, preprocessing, looks, provenance.
+
+Pure data with checks and JSON in and out; no torch. A model's weights are only right together with these
+settings, so prediction reads all of them from here and has no defaults of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cardiac_ct_fm.anatomy import HEADS, HeadKind
+from cardiac_ct_fm.errors import ConfigError, WeightsError
+
+FORMAT_VERSION = 1
+"""Version of ``config.json``; raised when its meaning changes."""
+
+Architecture = Literal["swin_unetr", "unetr", "dynunet"]
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A trunk that maps (B, in_channels, X, Y, Z) to a full-resolution feature map.
+
+    Attributes:
+        architecture: ``swin_unetr`` (the foundation trunk), ``unetr`` or ``dynunet`` (the nnU-Net architecture).
+        feature_size: channels at full resolution; 48 is the paper's.
+        depths: Swin blocks per stage; its length (3 or 4) is the number of stages. Four stages are MONAI's
+            SwinUNETR exactly.
+        num_heads: attention heads per stage.
+        window_size: edge of the attention window in tokens; 7 is the paper's.
+        in_channels: 1, or 1 + 7 when conditioned on the one-hot heart segmentation.
+        image_size: edge length of the training window in voxels (UNETR's position embedding needs it).
+    """
+
+    architecture: Architecture = "swin_unetr"
+    feature_size: int = 48
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    window_size: int = 7
+    in_channels: int = 1
+    image_size: int = 96
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ("swin_unetr", "unetr", "dynunet"):
+            raise ConfigError(
+                f"backbone.architecture is {self.architecture!r}; choose swin_unetr, unetr or dynunet."
+            )
+        if self.feature_size < 1:
+            raise ConfigError(f"backbone.feature_size is {self.feature_size}; it must be positive.")
+        if self.architecture == "swin_unetr":
+            if self.feature_size % 12:
+                raise ConfigError(
+                    f"backbone.feature_size is {self.feature_size}; a Swin trunk needs a multiple of 12."
+                )
+            if len(self.depths) not in (3, 4) or len(self.num_heads) != len(self.depths):
+                raise ConfigError(
+                    f"backbone.depths {self.depths} and num_heads {self.num_heads} must both have 3 or 4 entries."
+                )
+
+    @property
+    def divisor(self) -> int:
+        """Every spatial size of the input must be a multiple of this many voxels."""
+        if self.architecture == "swin_unetr":
+            return 2 ** (len(self.depths) + 1)
+        return 16
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """One task head: a 1×1×1 convolution on the trunk's last map.
+
+    Attributes:
+        name: head name, unique in a model.
+        kind: ``segmentation`` or ``landmarks``.
+        classes: class names without the background.
+    """
+
+    name: str
+    kind: HeadKind
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ConfigError(f"head name {self.name!r} must be a Python identifier, for example 'coronaries'.")
+        if self.kind not in ("segmentation", "landmarks"):
+            raise ConfigError(f"head {self.name!r} has kind {self.kind!r}; choose segmentation or landmarks.")
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise ConfigError(f"head {self.name!r} needs at least one class, each named once; got {self.classes}.")
+
+    @classmethod
+    def builtin(cls, name: str) -> HeadConfig:
+        """The configuration of a head of :data:`cardiac_ct_fm.anatomy.HEADS`."""
+        from cardiac_ct_fm.anatomy import head_spec
+
+        spec = head_spec(name)
+        return cls(spec.name, spec.kind, spec.classes)
+
+    @property
+    def channels(self) -> int:
+        """Output channels, background included."""
+        return len(self.classes) + 1
+
+
+@dataclass(frozen=True)
+class IntensityConfig:
+    """How Hounsfield units become network input: ``(clip(HU, low, high) - mean) / std``.
+
+    The defaults are whole-ROI statistics of the paper's cohort (mean −440 HU, SD 521 HU, and its lower clip
+    −1024 HU; read from the research code). The upper clip is 1500 HU, the upper end of valve calcium, because
+    the cohort's own 696 HU would hide calcium behind contrast.
+    """
+
+    low_hu: float = -1024.0
+    high_hu: float = 1500.0
+    mean_hu: float = -440.0
+    std_hu: float = 521.0
+
+    def __post_init__(self) -> None:
+        if not self.low_hu < self.high_hu or self.std_hu <= 0:
+            raise ConfigError(f"intensity {self} needs low_hu < high_hu and std_hu > 0.")
+
+
+LookName = Literal["locate", "heart", "root"]
+
+
+@dataclass(frozen=True)
+class LookConfig:
+    """One look at the scan: a cubic window at one spacing.
+
+    Attributes:
+        name: ``locate`` (where is the heart), ``heart`` (chambers, where is the root) or ``root``.
+        spacing_mm: isotropic voxel size.
+        window: edge length in voxels.
+        heads: heads that are read from this look.
+    """
+
+    name: LookName
+    spacing_mm: float
+    window: int
+    heads: tuple[str, ...]
+
+    @property
+    def extent_mm(self) -> float:
+        """Edge length of the window in mm."""
+        return self.spacing_mm * self.window
+
+
+DEFAULT_LOOKS: tuple[LookConfig, ...] = (
+    LookConfig("locate", 4.0, 96, ("heart",)),
+    LookConfig("heart", 2.0, 96, ("heart", "hps", "ms")),
+    LookConfig("root", 1.0, 96, ("heart", "hps", "ms", "calc")),
+)
+"""Three looks of one 96³ window each: 384, 192 and 96 mm."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that has to be known to run a model's weights, and where they came from.
+
+    Attributes:
+        name: model name, for example ``cardiac_swin_tiny``.
+        backbone: the trunk.
+        heads: the heads, in the order of their weights' use.
+        intensity: normalisation of Hounsfield units.
+        looks: the looks, coarse to fine.
+        condition_on_seg: whether the trunk sees the one-hot heart segmentation beside the image.
+        provenance: how the weights were made (data, recipe, seed, commit, metrics); empty when random.
+        format_version: see :data:`FORMAT_VERSION`.
+    """
+
+    name: str = "cardiac_swin_base"
+    backbone: BackboneConfig = BackboneConfig()
+    heads: tuple[HeadConfig, ...] = tuple(HeadConfig.builtin(h) for h in ("heart", "hps", "ms", "calc"))
+    intensity: IntensityConfig = IntensityConfig()
+    looks: tuple[LookConfig, ...] = DEFAULT_LOOKS
+    condition_on_seg: bool = False
+    provenance: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        names = [h.name for h in self.heads]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"heads {names} repeat a name; each head needs its own.")
+        expected = 1 + (len(HEADS["heart"].classes) if self.condition_on_seg else 0)
+        if self.backbone.in_channels != expected:
+            raise ConfigError(
+                f"backbone.in_channels is {self.backbone.in_channels} but condition_on_seg={self.condition_on_seg} "
+                f"needs {expected}."
+            )
+        for look in self.looks:
+            if look.window % self.backbone.divisor:
+                raise ConfigError(
+                    f"look {look.name!r} has a window of {look.window} voxels; this trunk needs a multiple of "
+                    f"{self.backbone.divisor}."
+                )
+
+    def head(self, name: str) -> HeadConfig:
+        """The head called ``name``.
+
+        Raises:
+            ConfigError: the model has no such head.
+        """
+        for h in self.heads:
+            if h.name == name:
+                return h
+        raise ConfigError(f"{self.name} has no head {name!r}; it has {', '.join(h.name for h in self.heads)}.")
+
+    def look(self, name: LookName) -> LookConfig:
+        """The look called ``name``.
+
+        Raises:
+            ConfigError: the model has no such look.
+        """
+        for look in self.looks:
+            if look.name == name:
+                return look
+        raise ConfigError(f"{self.name} has no look {name!r}; it has {', '.join(k.name for k in self.looks)}.")
+
+    def replace(self, **changes: Any) -> ModelConfig:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> ModelConfig:
+        """The inverse of :meth:`to_dict`; unknown or missing keys are errors, never ignored.
+
+        Raises:
+            WeightsError: not a configuration of this format version.
+        """
+        version = raw.get("format_version")
+        if version != FORMAT_VERSION:
+            raise WeightsError(
+                f"config.json has format_version {version!r}; this version of cardiac-ct-fm reads "
+                f"{FORMAT_VERSION}. Install the version that wrote it."
+            )
+        try:
+            data = dict(raw)
+            data["backbone"] = _build(BackboneConfig, data["backbone"])
+            data["heads"] = tuple(_build(HeadConfig, h) for h in data["heads"])
+            data["intensity"] = _build(IntensityConfig, data["intensity"])
+            data["looks"] = tuple(_build(LookConfig, look) for look in data["looks"])
+            return cls(**data)
+        except (KeyError, TypeError) as error:
+            raise WeightsError(f"config.json is not a model configuration: {error}.") from error
+
+    @classmethod
+    def load(cls, path: Path) -> ModelConfig:
+        """Read ``config.json``.
+
+        Raises:
+            WeightsError: the file is missing or not a configuration.
+        """
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise WeightsError(f"{path} does not exist; a model folder holds config.json and model.safetensors.") from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise WeightsError(f"{path} is not JSON: {error}.") from error
+        if not isinstance(raw, dict):
+            raise WeightsError(f"{path} holds a {type(raw).__name__}, not a model configuration.")
+        return cls.from_dict(raw)
+
+
+def _build(kind: type[Any], raw: dict[str, Any]) -> Any:
+    """``kind(**raw)`` with JSON lists turned into tuples."""
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
