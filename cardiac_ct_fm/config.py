@@ -29,8 +29,8 @@ class BackboneConfig:
         architecture: ``swin_unetr`` (the foundation trunk), ``unetr`` or ``dynunet`` (the nnU-Net architecture).
         feature_size: channels at full resolution; 48 is the paper's.
         depths: Swin blocks per stage; its length (3 or 4) is the number of stages. Four stages are MONAI's
-            SwinUNETR exactly.
-        num_heads: attention heads per stage.
+            SwinUNETR exactly. For ``dynunet`` only its length counts: the number of times the resolution is halved.
+        num_heads: attention heads per stage (Swin only).
         window_size: edge of the attention window in tokens; 7 is the paper's.
         in_channels: 1, or 1 + 7 when conditioned on the one-hot heart segmentation.
         image_size: edge length of the training window in voxels (UNETR's position embedding needs it).
@@ -46,26 +46,31 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         if self.architecture not in ("swin_unetr", "unetr", "dynunet"):
-            raise ConfigError(
-                f"backbone.architecture is {self.architecture!r}; choose swin_unetr, unetr or dynunet."
-            )
+            raise ConfigError(f"backbone.architecture is {self.architecture!r}; choose swin_unetr, unetr or dynunet.")
         if self.feature_size < 1:
             raise ConfigError(f"backbone.feature_size is {self.feature_size}; it must be positive.")
         if self.architecture == "swin_unetr":
             if self.feature_size % 12:
-                raise ConfigError(
-                    f"backbone.feature_size is {self.feature_size}; a Swin trunk needs a multiple of 12."
-                )
+                raise ConfigError(f"backbone.feature_size is {self.feature_size}; a Swin trunk needs a multiple of 12.")
             if len(self.depths) not in (3, 4) or len(self.num_heads) != len(self.depths):
                 raise ConfigError(
                     f"backbone.depths {self.depths} and num_heads {self.num_heads} must both have 3 or 4 entries."
                 )
+        if self.architecture == "dynunet" and len(self.depths) < 2:
+            raise ConfigError(f"backbone.depths {self.depths} must have at least 2 entries for a DynUNet.")
+        if self.architecture == "unetr" and self.image_size % 16:
+            raise ConfigError(
+                f"backbone.image_size is {self.image_size}; a UNETR needs a multiple of 16, for example "
+                f"{-(-self.image_size // 16) * 16}."
+            )
 
     @property
     def divisor(self) -> int:
         """Every spatial size of the input must be a multiple of this many voxels."""
         if self.architecture == "swin_unetr":
             return 2 ** (len(self.depths) + 1)
+        if self.architecture == "dynunet":
+            return 2 ** len(self.depths)
         return 16
 
 
@@ -77,11 +82,13 @@ class HeadConfig:
         name: head name, unique in a model.
         kind: ``segmentation`` or ``landmarks``.
         classes: class names without the background.
+        own_decoder: whether the head has a decoder of its own instead of reading the trunk's last map.
     """
 
     name: str
     kind: HeadKind
     classes: tuple[str, ...]
+    own_decoder: bool = False
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -224,6 +231,11 @@ class ModelConfig:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
+    def conditioned(self) -> ModelConfig:
+        """A copy whose trunk also sees the one-hot heart segmentation."""
+        backbone = dataclasses.replace(self.backbone, in_channels=1 + len(HEADS["heart"].classes))
+        return self.replace(backbone=backbone, condition_on_seg=True)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
@@ -262,7 +274,9 @@ class ModelConfig:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise WeightsError(f"{path} does not exist; a model folder holds config.json and model.safetensors.") from error
+            raise WeightsError(
+                f"{path} does not exist; a model folder holds config.json and model.safetensors."
+            ) from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise WeightsError(f"{path} is not JSON: {error}.") from error
         if not isinstance(raw, dict):

@@ -1,0 +1,312 @@
+"""Trunks: MONAI's SwinUNETR, UNETR and DynUNet without their output convolution, behind one interface.
+
+A trunk is an encoder (:meth:`Backbone.encode`) and a decoder (:meth:`Backbone.decode_maps`), so that a head may bring
+a decoder of its own. Building blocks and attribute names are MONAI's: a four-stage Swin trunk takes the state
+dict of :class:`monai.networks.nets.SwinUNETR` without its ``out.*`` keys.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from monai.networks.blocks import UnetrBasicBlock, UnetrUpBlock
+from monai.networks.nets import UNETR, DynUNet
+from monai.networks.nets.swin_unetr import PatchMerging, SwinTransformer
+from torch import Tensor, nn
+
+from cardiac_ct_fm.config import BackboneConfig
+from cardiac_ct_fm.errors import UsageError
+
+DYNUNET_MAX_CHANNELS = 320
+"""Widest 3-D stage of nnU-Net (Isensee et al., Nature Methods 2021), and of the paper's CNN (32 → 320 features)."""
+
+DYNUNET_DROPOUT = 0.2
+"""Dropout of the paper's CNN, active in training only (read from the research code)."""
+
+UNETR_HIDDEN_PER_FEATURE = 48
+"""ViT width per feature: Hatamizadeh et al. 2022 (UNETR) use 768 at feature size 16."""
+
+UNETR_VIT_HEADS = 12
+"""Attention heads of the ViT-B/16 in UNETR (Hatamizadeh et al. 2022)."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One map of a feature pyramid.
+
+    Attributes:
+        index: position in the list of :meth:`Backbone.forward_intermediates`.
+        channels: channels of the map.
+        stride: input voxels per map voxel, the same along each axis.
+    """
+
+    index: int
+    channels: int
+    stride: int
+
+
+class Backbone(nn.Module, ABC):
+    """A trunk that maps (B, in_channels, X, Y, Z) to (B, out_channels, X, Y, Z).
+
+    Attributes:
+        config: the settings that it was built from.
+        feature_info: what :meth:`forward_intermediates` returns, fine to coarse.
+        decoder_info: what :meth:`decode_maps` returns, fine to coarse; the first is at full resolution.
+        decoder_names: names of the decoder's blocks, coarse to fine; all other parts are the encoder.
+        stages: prefixes of parameter names, input side first: the order of layer-wise learning-rate decay.
+    """
+
+    feature_info: tuple[Feature, ...]
+    decoder_info: tuple[Feature, ...]
+    decoder_names: tuple[str, ...]
+    stages: tuple[tuple[str, ...], ...]
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def _pyramid(self, x: Tensor) -> list[Tensor]:
+        """Encoder maps from stride 2 on, fine to coarse."""
+
+    @abstractmethod
+    def _skips(self, x: Tensor) -> list[Tensor]:
+        """What the decoder reads: maps at stride 1, 2, … and, last, the bottleneck."""
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the last decoder map."""
+        return self.decoder_info[0].channels
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Maps that the decoder reads, fine to coarse, for an input (B, in_channels, X, Y, Z).
+
+        Raises:
+            UsageError: the input's shape does not fit; the message says what to pad it to.
+        """
+        self.check_input(x)
+        return self._skips(x)
+
+    def decoder_blocks(self) -> dict[str, nn.Module]:
+        """The decoder's blocks by name, coarse to fine."""
+        return {name: self.get_submodule(name) for name in self.decoder_names}
+
+    def decode_maps(self, skips: Sequence[Tensor], blocks: Sequence[nn.Module] | None = None) -> list[Tensor]:
+        """Decoder maps, fine to coarse.
+
+        Args:
+            skips: what :meth:`encode` returned.
+            blocks: another decoder of the same architecture, coarse to fine, instead of the trunk's own.
+        """
+        used = list(self.decoder_blocks().values()) if blocks is None else blocks
+        current, maps = skips[-1], []
+        for block, skip in zip(used, reversed(skips[:-1]), strict=True):
+            current = block(current, skip)
+            maps.append(current)
+        return maps[::-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The last decoder map, (B, out_channels, X, Y, Z).
+
+        Raises:
+            UsageError: the input's shape does not fit; the message says what to pad it to.
+        """
+        return self.decode_maps(self.encode(x))[0]
+
+    def forward_intermediates(self, x: Tensor) -> list[Tensor]:
+        """The encoder's feature pyramid, fine to coarse, as :attr:`feature_info` describes.
+
+        Raises:
+            UsageError: the input's shape does not fit; the message says what to pad it to.
+        """
+        self.check_input(x)
+        return self._pyramid(x)
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse an input that this trunk cannot take.
+
+        Raises:
+            UsageError: wrong rank, channels or size; the message computes the size to pad to.
+        """
+        if x.ndim != 5 or x.shape[1] != self.config.in_channels:
+            raise UsageError(
+                f"The input has shape {tuple(x.shape)}; this trunk takes (batch, {self.config.in_channels}, X, Y, Z)."
+            )
+        size, step = tuple(x.shape[2:]), self.config.divisor
+        padded = [max(step, -(-edge // step) * step) for edge in size]
+        if all(edge == step for edge in padded):
+            padded[0] = 2 * step  # instance normalisation cannot work on a bottleneck of one voxel
+        if tuple(padded) != size:
+            raise UsageError(
+                f"The input is {_by(size)} voxels; this trunk needs multiples of {step}, at least "
+                f"{2 * step} along one axis: pad to {_by(padded)}."
+            )
+
+
+class SwinBackbone(Backbone):
+    """SwinUNETR (Hatamizadeh et al. 2022) with three or four stages, without its output convolution.
+
+    Four stages are MONAI's SwinUNETR; with three, the bottleneck ``encoder10`` sits at stride 16 with 8 times the
+    feature size and there is no ``decoder5``. Attention is torch's fused one where autograd is off.
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__(config)
+        fs, depth = config.feature_size, len(config.depths)
+        self.swinViT = SwinTransformer(
+            in_chans=config.in_channels,
+            embed_dim=fs,
+            window_size=(config.window_size,) * 3,
+            patch_size=(2, 2, 2),
+            depths=config.depths,
+            num_heads=config.num_heads,
+            downsample=PatchMerging,
+            use_flash_attention=True,
+        )
+        self.encoder1 = _unetr_block(config.in_channels, fs)
+        self.encoder2 = _unetr_block(fs, fs)
+        self.encoder3 = _unetr_block(2 * fs, 2 * fs)
+        self.encoder4 = _unetr_block(4 * fs, 4 * fs)
+        self.encoder10 = _unetr_block(fs * 2**depth, fs * 2**depth)
+        for level in range(depth, 0, -1):
+            self.add_module(f"decoder{level + 1}", _unetr_up(fs * 2**level, fs * 2 ** (level - 1)))
+        self.decoder1 = _unetr_up(fs, fs)
+        self.feature_info = tuple(Feature(i, fs * 2**i, 2 ** (i + 1)) for i in range(depth + 1))
+        self.decoder_info = (Feature(0, fs, 1), *(Feature(i, fs * 2 ** (i - 1), 2**i) for i in range(1, depth + 1)))
+        self.decoder_names = tuple(f"decoder{i}" for i in range(depth + 1, 0, -1))
+        swin = ((f"swinViT.layers{i + 1}.",) for i in range(depth))
+        self.stages = (("swinViT.patch_embed.",), *swin, ("encoder",), ("decoder",))
+
+    def _pyramid(self, x: Tensor) -> list[Tensor]:
+        vit = self.swinViT
+        hidden: Tensor = vit.pos_drop(vit.patch_embed(x))
+        maps: list[Tensor] = [vit.proj_out(hidden, True)]
+        for stage in (vit.layers1, vit.layers2, vit.layers3, vit.layers4)[: len(self.config.depths)]:
+            hidden = stage[0](hidden.contiguous())
+            maps.append(vit.proj_out(hidden, True))
+        return maps
+
+    def _skips(self, x: Tensor) -> list[Tensor]:
+        half, quarter, eighth, *deep, bottom = self._pyramid(x)
+        shallow = [self.encoder1(x), self.encoder2(half), self.encoder3(quarter), self.encoder4(eighth)]
+        return [*shallow, *deep, self.encoder10(bottom)]
+
+
+class UnetrBackbone(Backbone):
+    """UNETR (Hatamizadeh et al. 2022) without its output convolution: a ViT encoder, inputs of one size only."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__(config)
+        fs, hidden = config.feature_size, UNETR_HIDDEN_PER_FEATURE * config.feature_size
+        net = UNETR(
+            in_channels=config.in_channels,
+            out_channels=1,
+            img_size=config.image_size,
+            feature_size=fs,
+            hidden_size=hidden,
+            mlp_dim=4 * hidden,
+            num_heads=UNETR_VIT_HEADS,
+        )
+        self.vit = net.vit
+        self.encoder1, self.encoder2, self.encoder3, self.encoder4 = (
+            net.encoder1,
+            net.encoder2,
+            net.encoder3,
+            net.encoder4,
+        )
+        self.decoder_names = ("decoder5", "decoder4", "decoder3", "decoder2")
+        for name in self.decoder_names:
+            self.add_module(name, getattr(net, name))
+        widths = (2 * fs, 4 * fs, 8 * fs, hidden)
+        self.feature_info = tuple(Feature(i, width, 2 ** (i + 1)) for i, width in enumerate(widths))
+        self.decoder_info = tuple(Feature(i, fs * 2**i, 2**i) for i in range(4))
+        layers = ((f"vit.blocks.{i}.",) for i in range(net.num_layers))
+        self.stages = (("vit.patch_embedding.",), *layers, ("vit.norm.", "encoder"), ("decoder",))
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse all sizes but the one that the position embedding was made for.
+
+        Raises:
+            UsageError: another size; the message says which to pad or crop to.
+        """
+        edge = self.config.image_size
+        if x.ndim == 5 and tuple(x.shape[2:]) != (edge,) * 3:
+            raise UsageError(
+                f"The input is {_by(x.shape[2:])} voxels; this UNETR takes one size: pad or crop to {_by((edge,) * 3)}."
+            )
+        super().check_input(x)
+
+    def _pyramid(self, x: Tensor) -> list[Tensor]:
+        last, layers = self.vit(x)
+        grid = (len(x), self.feature_info[-1].channels, *(edge // 16 for edge in x.shape[2:]))
+        third, sixth, ninth, end = (t.transpose(1, 2).reshape(grid) for t in (layers[3], layers[6], layers[9], last))
+        return [self.encoder2(third), self.encoder3(sixth), self.encoder4(ninth), end]
+
+    def _skips(self, x: Tensor) -> list[Tensor]:
+        return [self.encoder1(x), *self._pyramid(x)]
+
+
+class DynUnetBackbone(Backbone):
+    """MONAI's DynUNet (the nnU-Net architecture, residual blocks, instance norm) without its output convolutions."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__(config)
+        strides = [1] + [2] * len(config.depths)
+        filters = [min(config.feature_size * 2**i, DYNUNET_MAX_CHANNELS) for i in range(len(strides))]
+        net = DynUNet(
+            spatial_dims=3,
+            in_channels=config.in_channels,
+            out_channels=1,
+            kernel_size=[3] * len(strides),
+            strides=strides,
+            upsample_kernel_size=strides[1:],
+            filters=filters,
+            dropout=DYNUNET_DROPOUT,
+            res_block=True,
+        )
+        self.input_block, self.downsamples, self.bottleneck = net.input_block, net.downsamples, net.bottleneck
+        self.upsamples = net.upsamples
+        self.feature_info = tuple(Feature(i, width, 2 ** (i + 1)) for i, width in enumerate(filters[1:]))
+        self.decoder_info = tuple(Feature(i, width, 2**i) for i, width in enumerate(filters[:-1]))
+        self.decoder_names = tuple(f"upsamples.{i}" for i in range(len(strides) - 1))
+        down = ((f"downsamples.{i}.",) for i in range(len(strides) - 2))
+        self.stages = (("input_block.",), *down, ("bottleneck.",), ("upsamples.",))
+
+    def _pyramid(self, x: Tensor) -> list[Tensor]:
+        return self._skips(x)[1:]
+
+    def _skips(self, x: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = [self.input_block(x)]
+        for block in (*self.downsamples, self.bottleneck):
+            maps.append(block(maps[-1]))
+        return maps
+
+
+def build_backbone(config: BackboneConfig) -> Backbone:
+    """The trunk that ``config`` describes, with random weights."""
+    kinds: dict[str, type[Backbone]] = {
+        "swin_unetr": SwinBackbone,
+        "unetr": UnetrBackbone,
+        "dynunet": DynUnetBackbone,
+    }
+    return kinds[config.architecture](config)
+
+
+def _unetr_block(in_channels: int, out_channels: int) -> nn.Module:
+    """MONAI's residual block of two 3×3×3 convolutions with instance norm."""
+    block: nn.Module = UnetrBasicBlock(3, in_channels, out_channels, 3, 1, "instance", res_block=True)
+    return block
+
+
+def _unetr_up(in_channels: int, out_channels: int) -> nn.Module:
+    """MONAI's up-sampling block: transposed convolution by 2, skip, residual block."""
+    block: nn.Module = UnetrUpBlock(3, in_channels, out_channels, 3, 2, "instance", res_block=True)
+    return block
+
+
+def _by(size: Sequence[int] | torch.Size) -> str:
+    """A size for people: 96×96×64."""
+    return "×".join(str(edge) for edge in size)
