@@ -1,17 +1,13 @@
 """Trunks: MONAI's SwinUNETR, UNETR and DynUNet without their output convolution, behind one interface.
 
-A trunk is an encoder (:meth:`Backbone.encode`) and a decoder (:meth:`Backbone.decode_maps`), so that a head may bring
-a decoder of its own. Building blocks and attribute names are MONAI's: a four-stage Swin trunk takes the state
-dict of :class:`monai.networks.nets.SwinUNETR` without its ``out.*`` keys.
+Building blocks and attribute names are MONAI's: a four-stage Swin trunk takes the state dict of
+:class:`monai.networks.nets.SwinUNETR` without its ``out.*`` keys.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
 
-import torch
 from monai.networks.blocks import UnetrBasicBlock, UnetrUpBlock
 from monai.networks.nets import UNETR, DynUNet
 from monai.networks.nets.swin_unetr import PatchMerging, SwinTransformer
@@ -19,6 +15,7 @@ from torch import Tensor, nn
 
 from cardiac_ct_fm.config import BackboneConfig
 from cardiac_ct_fm.errors import UsageError
+from cardiac_ct_fm.trunk import Backbone, by_size, levels
 
 DYNUNET_MAX_CHANNELS = 320
 """Widest 3-D stage of nnU-Net (Isensee et al., Nature Methods 2021), and of the paper's CNN (32 → 320 features)."""
@@ -31,119 +28,6 @@ UNETR_HIDDEN_PER_FEATURE = 48
 
 UNETR_VIT_HEADS = 12
 """Attention heads of the ViT-B/16 in UNETR (Hatamizadeh et al. 2022)."""
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One map of a feature pyramid.
-
-    Attributes:
-        index: position in the list of :meth:`Backbone.forward_intermediates`.
-        channels: channels of the map.
-        stride: input voxels per map voxel, the same along each axis.
-    """
-
-    index: int
-    channels: int
-    stride: int
-
-
-class Backbone(nn.Module, ABC):
-    """A trunk that maps (B, in_channels, X, Y, Z) to (B, out_channels, X, Y, Z).
-
-    Attributes:
-        config: the settings that it was built from.
-        feature_info: what :meth:`forward_intermediates` returns, fine to coarse.
-        decoder_info: what :meth:`decode_maps` returns, fine to coarse; the first is at full resolution.
-        decoder_names: names of the decoder's blocks, coarse to fine; all other parts are the encoder.
-        stages: prefixes of parameter names, input side first: the order of layer-wise learning-rate decay.
-    """
-
-    feature_info: tuple[Feature, ...]
-    decoder_info: tuple[Feature, ...]
-    decoder_names: tuple[str, ...]
-    stages: tuple[tuple[str, ...], ...]
-
-    def __init__(self, config: BackboneConfig) -> None:
-        super().__init__()
-        self.config = config
-
-    @abstractmethod
-    def _pyramid(self, x: Tensor) -> list[Tensor]:
-        """Encoder maps from stride 2 on, fine to coarse."""
-
-    @abstractmethod
-    def _skips(self, x: Tensor) -> list[Tensor]:
-        """What the decoder reads: maps at stride 1, 2, … and, last, the bottleneck."""
-
-    @property
-    def out_channels(self) -> int:
-        """Channels of the last decoder map."""
-        return self.decoder_info[0].channels
-
-    def encode(self, x: Tensor) -> list[Tensor]:
-        """Maps that the decoder reads, fine to coarse, for an input (B, in_channels, X, Y, Z).
-
-        Raises:
-            UsageError: the input's shape does not fit; the message says what to pad it to.
-        """
-        self.check_input(x)
-        return self._skips(x)
-
-    def decoder_blocks(self) -> dict[str, nn.Module]:
-        """The decoder's blocks by name, coarse to fine."""
-        return {name: self.get_submodule(name) for name in self.decoder_names}
-
-    def decode_maps(self, skips: Sequence[Tensor], blocks: Sequence[nn.Module] | None = None) -> list[Tensor]:
-        """Decoder maps, fine to coarse.
-
-        Args:
-            skips: what :meth:`encode` returned.
-            blocks: another decoder of the same architecture, coarse to fine, instead of the trunk's own.
-        """
-        used = list(self.decoder_blocks().values()) if blocks is None else blocks
-        current, maps = skips[-1], []
-        for block, skip in zip(used, reversed(skips[:-1]), strict=True):
-            current = block(current, skip)
-            maps.append(current)
-        return maps[::-1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The last decoder map, (B, out_channels, X, Y, Z).
-
-        Raises:
-            UsageError: the input's shape does not fit; the message says what to pad it to.
-        """
-        return self.decode_maps(self.encode(x))[0]
-
-    def forward_intermediates(self, x: Tensor) -> list[Tensor]:
-        """The encoder's feature pyramid, fine to coarse, as :attr:`feature_info` describes.
-
-        Raises:
-            UsageError: the input's shape does not fit; the message says what to pad it to.
-        """
-        self.check_input(x)
-        return self._pyramid(x)
-
-    def check_input(self, x: Tensor) -> None:
-        """Refuse an input that this trunk cannot take.
-
-        Raises:
-            UsageError: wrong rank, channels or size; the message computes the size to pad to.
-        """
-        if x.ndim != 5 or x.shape[1] != self.config.in_channels:
-            raise UsageError(
-                f"The input has shape {tuple(x.shape)}; this trunk takes (batch, {self.config.in_channels}, X, Y, Z)."
-            )
-        size, step = tuple(x.shape[2:]), self.config.divisor
-        padded = [max(step, -(-edge // step) * step) for edge in size]
-        if all(edge == step for edge in padded):
-            padded[0] = 2 * step  # instance normalisation cannot work on a bottleneck of one voxel
-        if tuple(padded) != size:
-            raise UsageError(
-                f"The input is {_by(size)} voxels; this trunk needs multiples of {step}, at least "
-                f"{2 * step} along one axis: pad to {_by(padded)}."
-            )
 
 
 class SwinBackbone(Backbone):
@@ -174,8 +58,8 @@ class SwinBackbone(Backbone):
         for level in range(depth, 0, -1):
             self.add_module(f"decoder{level + 1}", _unetr_up(fs * 2**level, fs * 2 ** (level - 1)))
         self.decoder1 = _unetr_up(fs, fs)
-        self.feature_info = tuple(Feature(i, fs * 2**i, 2 ** (i + 1)) for i in range(depth + 1))
-        self.decoder_info = (Feature(0, fs, 1), *(Feature(i, fs * 2 ** (i - 1), 2**i) for i in range(1, depth + 1)))
+        self.feature_info = levels([fs * 2**i for i in range(depth + 1)], finest=2)
+        self.decoder_info = levels([fs, *(fs * 2**i for i in range(depth))], finest=1)
         self.decoder_names = tuple(f"decoder{i}" for i in range(depth + 1, 0, -1))
         swin = ((f"swinViT.layers{i + 1}.",) for i in range(depth))
         self.stages = (("swinViT.patch_embed.",), *swin, ("encoder",), ("decoder",))
@@ -220,9 +104,8 @@ class UnetrBackbone(Backbone):
         self.decoder_names = ("decoder5", "decoder4", "decoder3", "decoder2")
         for name in self.decoder_names:
             self.add_module(name, getattr(net, name))
-        widths = (2 * fs, 4 * fs, 8 * fs, hidden)
-        self.feature_info = tuple(Feature(i, width, 2 ** (i + 1)) for i, width in enumerate(widths))
-        self.decoder_info = tuple(Feature(i, fs * 2**i, 2**i) for i in range(4))
+        self.feature_info = levels([2 * fs, 4 * fs, 8 * fs, hidden], finest=2)
+        self.decoder_info = levels([fs, 2 * fs, 4 * fs, 8 * fs], finest=1)
         layers = ((f"vit.blocks.{i}.",) for i in range(net.num_layers))
         self.stages = (("vit.patch_embedding.",), *layers, ("vit.norm.", "encoder"), ("decoder",))
 
@@ -235,7 +118,7 @@ class UnetrBackbone(Backbone):
         edge = self.config.image_size
         if x.ndim == 5 and tuple(x.shape[2:]) != (edge,) * 3:
             raise UsageError(
-                f"The input is {_by(x.shape[2:])} voxels; this UNETR takes one size: pad or crop to {_by((edge,) * 3)}."
+                f"The input is {by_size(x.shape[2:])} voxels; this UNETR takes one size: pad or crop to {by_size((edge,) * 3)}."
             )
         super().check_input(x)
 
@@ -250,11 +133,15 @@ class UnetrBackbone(Backbone):
 
 
 class DynUnetBackbone(Backbone):
-    """MONAI's DynUNet (the nnU-Net architecture, residual blocks, instance norm) without its output convolutions."""
+    """MONAI's DynUNet (the nnU-Net architecture, instance norm) without its output convolutions.
+
+    With plain blocks it computes what nnU-Net's PlainConvUNet does: the biases that it lacks stand before an instance
+    norm, which takes them away again.
+    """
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__(config)
-        strides = [1] + [2] * len(config.depths)
+        strides = [(1, 1, 1), *[(2, 2, 2)] * (len(config.depths) - 1), config.last_stride]
         filters = [min(config.feature_size * 2**i, DYNUNET_MAX_CHANNELS) for i in range(len(strides))]
         net = DynUNet(
             spatial_dims=3,
@@ -265,12 +152,15 @@ class DynUnetBackbone(Backbone):
             upsample_kernel_size=strides[1:],
             filters=filters,
             dropout=DYNUNET_DROPOUT,
-            res_block=True,
+            res_block=config.residual,
+            trans_bias=not config.residual,
         )
         self.input_block, self.downsamples, self.bottleneck = net.input_block, net.downsamples, net.bottleneck
         self.upsamples = net.upsamples
-        self.feature_info = tuple(Feature(i, width, 2 ** (i + 1)) for i, width in enumerate(filters[1:]))
-        self.decoder_info = tuple(Feature(i, width, 2**i) for i, width in enumerate(filters[:-1]))
+        *inner, deepest = levels(filters[1:], finest=2)
+        x, y, z = (inner[-1].stride[0] * step for step in config.last_stride)
+        self.feature_info = (*inner, dataclasses.replace(deepest, stride=(x, y, z)))
+        self.decoder_info = levels(filters[:-1], finest=1)
         self.decoder_names = tuple(f"upsamples.{i}" for i in range(len(strides) - 1))
         down = ((f"downsamples.{i}.",) for i in range(len(strides) - 2))
         self.stages = (("input_block.",), *down, ("bottleneck.",), ("upsamples.",))
@@ -305,8 +195,3 @@ def _unetr_up(in_channels: int, out_channels: int) -> nn.Module:
     """MONAI's up-sampling block: transposed convolution by 2, skip, residual block."""
     block: nn.Module = UnetrUpBlock(3, in_channels, out_channels, 3, 2, "instance", res_block=True)
     return block
-
-
-def _by(size: Sequence[int] | torch.Size) -> str:
-    """A size for people: 96×96×64."""
-    return "×".join(str(edge) for edge in size)

@@ -34,6 +34,8 @@ class BackboneConfig:
         window_size: edge of the attention window in tokens; 7 is the paper's.
         in_channels: 1, or 1 + 7 when conditioned on the one-hot heart segmentation.
         image_size: edge length of the training window in voxels (UNETR's position embedding needs it).
+        residual: residual blocks (MONAI's DynUNet) or the plain ones of nnU-Net (``dynunet`` only).
+        last_stride: step into the deepest stage per axis (``dynunet`` only); the paper's CNN has (2, 2, 1).
     """
 
     architecture: Architecture = "swin_unetr"
@@ -43,6 +45,8 @@ class BackboneConfig:
     window_size: int = 7
     in_channels: int = 1
     image_size: int = 96
+    residual: bool = True
+    last_stride: tuple[int, int, int] = (2, 2, 2)
 
     def __post_init__(self) -> None:
         if self.architecture not in ("swin_unetr", "unetr", "dynunet"):
@@ -68,9 +72,9 @@ class BackboneConfig:
     def divisor(self) -> int:
         """Every spatial size of the input must be a multiple of this many voxels."""
         if self.architecture == "swin_unetr":
-            return 2 ** (len(self.depths) + 1)
+            return 1 << (len(self.depths) + 1)
         if self.architecture == "dynunet":
-            return 2 ** len(self.depths)
+            return 1 << len(self.depths)
         return 16
 
 

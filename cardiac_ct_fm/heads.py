@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
-from cardiac_ct_fm.backbones import Backbone, Feature
 from cardiac_ct_fm.config import HeadConfig
 from cardiac_ct_fm.errors import UsageError
+from cardiac_ct_fm.trunk import Backbone, Feature
 
 
 def build_head(in_channels: int, config: HeadConfig) -> nn.Conv3d:

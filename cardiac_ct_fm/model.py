@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from cardiac_ct_fm.anatomy import HEADS, HeadKind
-from cardiac_ct_fm.backbones import Feature, build_backbone
+from cardiac_ct_fm.backbones import build_backbone
 from cardiac_ct_fm.config import HeadConfig, ModelConfig
 from cardiac_ct_fm.errors import ConfigError, UnknownNameError, UsageError
 from cardiac_ct_fm.heads import build_head, copy_decoder
 from cardiac_ct_fm.registry import architecture
+from cardiac_ct_fm.trunk import Feature
 
 NO_DECAY_SUFFIXES = ("relative_position_bias_table", "position_embeddings")
 """Parameters that weight decay leaves alone beside biases and norms, as Liu et al. 2021 (Swin) do."""

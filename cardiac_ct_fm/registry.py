@@ -2,30 +2,172 @@
 
 Architectures are data in this module. Published weights are described by a ``registry.json`` beside them in
 ``assets/<name>.<tag>/``, written by :func:`cardiac_ct_fm.model.export_pretrained`; nothing about a weights file
-(sha256, metrics, provenance) is repeated in code.
+(sha256, metrics, provenance) is repeated in code. The environment variable ``CARDIAC_CT_FM_MODELS`` names further
+folders of such ``<name>.<tag>`` folders, separated as in ``PATH``.
 """
 
 from __future__ import annotations
 
-from cardiac_ct_fm.config import BackboneConfig, ModelConfig
-from cardiac_ct_fm.errors import UnknownNameError
+import json
+import os
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
 
-_BACKBONES: dict[str, BackboneConfig] = {
-    # The paper's transformer: feature size 48, 96³ windows (Tölle et al. 2025), MONAI's defaults otherwise.
-    "cardiac_swin_base": BackboneConfig("swin_unetr", 48, (2, 2, 2, 2), (3, 6, 12, 24), 7),
-    # Attention windows of 4 tokens need no padding at 64³ and 96³ in the first stages, where 7 pads 32 → 35 and
+from cardiac_ct_fm.config import BackboneConfig, ModelConfig
+from cardiac_ct_fm.errors import UnknownNameError, UsageError, WeightsError
+
+ASSETS = Path(__file__).parent / "assets"
+"""Weights that travel inside the package."""
+
+MODELS_VARIABLE = "CARDIAC_CT_FM_MODELS"
+"""Environment variable with further folders of weights, for example a group's network share."""
+
+MANIFEST = "registry.json"
+"""Name of the file that describes a folder of weights."""
+
+MANIFEST_VERSION = 1
+"""Version of ``registry.json``; raised when its meaning changes."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of an architecture, or of one set of weights for it.
+
+    Attributes:
+        name: architecture name.
+        tag: name of the weights, None for the architecture alone.
+        heads: head names.
+        parameters: number of weights, trunk and heads together.
+        pretrained: whether weights can be loaded by this name.
+        license: SPDX identifier of the weights.
+        description: one line for people.
+        default: whether ``name`` without a tag means these weights.
+        files: file name → ``{"sha256": …, "bytes": …}``.
+        repo_id: Hub repository that holds the files, None where they lie beside ``registry.json``.
+        revision: commit of that repository.
+        metrics: measured figures, each with what it was measured on.
+        provenance: data, recipe, command, seed.
+        folder: where ``registry.json`` was found.
+    """
+
+    name: str
+    tag: str | None = None
+    heads: tuple[str, ...] = ()
+    parameters: int = 0
+    pretrained: bool = False
+    license: str | None = None
+    description: str = ""
+    default: bool = False
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    repo_id: str | None = None
+    revision: str | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @property
+    def full_name(self) -> str:
+        """``name.tag``, or the architecture's name."""
+        return self.name if self.tag is None else f"{self.name}.{self.tag}"
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """File name → sha256."""
+        return {name: str(facts["sha256"]) for name, facts in self.files.items()}
+
+    def to_manifest(self) -> dict[str, Any]:
+        """The content of ``registry.json``."""
+        keys = (
+            "name",
+            "tag",
+            "heads",
+            "parameters",
+            "license",
+            "description",
+            "default",
+            "files",
+            "repo_id",
+            "revision",
+            "metrics",
+            "provenance",
+        )
+        plain = {key: getattr(self, key) for key in keys}
+        return {"format_version": MANIFEST_VERSION, **plain, "heads": list(self.heads)}
+
+    @classmethod
+    def from_manifest(cls, path: Path) -> ModelInfo:
+        """Read a ``registry.json``.
+
+        Raises:
+            WeightsError: not such a file, or of another version.
+        """
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            version = raw.pop("format_version")
+            if version != MANIFEST_VERSION:
+                raise WeightsError(
+                    f"{path} has format_version {version!r}; this version of cardiac-ct-fm reads {MANIFEST_VERSION}. "
+                    "Install the version that wrote it."
+                )
+            raw["heads"] = tuple(raw["heads"])
+            info = cls(**raw, pretrained=True, folder=path.parent)
+            if not all(len(digest) == 64 for digest in info.sha256.values()):
+                raise WeightsError(
+                    f"{path} lists a file without a sha256 of 64 digits; write it again with export_pretrained."
+                )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WeightsError(
+                f"{path} is not a description of weights ({error}); write it again with export_pretrained."
+            ) from error
+        return info
+
+
+@dataclass(frozen=True)
+class _Architecture:
+    """A backbone and the number of weights of the model with the core heads."""
+
+    backbone: BackboneConfig
+    parameters: int
+    description: str
+
+
+_ARCHITECTURES: dict[str, _Architecture] = {
+    # Feature size 48 and 96³ windows are the paper's (Tölle et al., npj Digital Medicine 2025, 8:88).
+    "cardiac_swin_base": _Architecture(
+        BackboneConfig("swin_unetr", 48, (2, 2, 2, 2), (3, 6, 12, 24), 7),
+        62_187_541,
+        "the paper's SwinUNETR, feature size 48",
+    ),
+    # Attention windows of 4 tokens need no padding in the first stages at 64³ and 96³, where 7 pads 32 → 35 and
     # 24 → 28, and train twice as fast at 64³ (measured on 2 CPU cores).
-    "cardiac_swin_small": BackboneConfig("swin_unetr", 24, (2, 2, 2, 2), (3, 6, 12, 24), 4),
-    "cardiac_swin_tiny": BackboneConfig("swin_unetr", 24, (2, 2, 2), (3, 6, 12), 4),
-    # The published sizes of UNETR (Hatamizadeh et al. 2022): feature size 16, ViT width 768.
-    "cardiac_unetr_base": BackboneConfig("unetr", 16),
-    # The paper's CNN: six stages, 32 → 320 features.
-    "cardiac_unet_base": BackboneConfig("dynunet", 32, (2, 2, 2, 2, 2)),
-    "cardiac_unet_small": BackboneConfig("dynunet", 16, (2, 2, 2, 2)),
+    "cardiac_swin_small": _Architecture(
+        BackboneConfig("swin_unetr", 24, (2, 2, 2, 2), (3, 6, 12, 24), 4),
+        15_536_569,
+        "SwinUNETR, feature size 24",
+    ),
+    "cardiac_swin_tiny": _Architecture(
+        BackboneConfig("swin_unetr", 24, (2, 2, 2), (3, 6, 12), 4),
+        4_415_977,
+        "SwinUNETR of three stages, feature size 24; below 10 MB in fp16",
+    ),
+    # Feature size 16 and ViT width 768 as published (Hatamizadeh et al. 2022).
+    "cardiac_unetr_base": _Architecture(BackboneConfig("unetr", 16), 92_802_563, "UNETR with a ViT-B/16 encoder"),
+    # The paper's CNN as its research code builds it: plain blocks, six stages, 32 → 320 features, the last stride
+    # 2×2×1.
+    "cardiac_unet_base": _Architecture(
+        BackboneConfig("dynunet", 32, (2, 2, 2, 2, 2), residual=False, last_stride=(2, 2, 1)),
+        30_781_171,
+        "the paper's U-Net (nnU-Net, six stages, 32 to 320 features)",
+    ),
+    "cardiac_unet_small": _Architecture(
+        BackboneConfig("dynunet", 16, (2, 2, 2, 2)), 5_690_979, "residual U-Net of five stages, 16 to 256 features"
+    ),
 }
 
 ARCHITECTURES: dict[str, ModelConfig] = {
-    name: ModelConfig(name=name, backbone=backbone) for name, backbone in _BACKBONES.items()
+    name: ModelConfig(name=name, backbone=entry.backbone) for name, entry in _ARCHITECTURES.items()
 }
 """Model configurations by name; each has the core heads and the default looks."""
 
@@ -39,3 +181,51 @@ def architecture(name: str) -> ModelConfig:
     if name not in ARCHITECTURES:
         raise UnknownNameError("architecture", name, sorted(ARCHITECTURES))
     return ARCHITECTURES[name]
+
+
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """Names that fit a wildcard pattern, sorted.
+
+    Args:
+        pattern: ``*`` and ``?`` as in a shell.
+        pretrained: list weights (``name.tag``) instead of architectures.
+
+    Raises:
+        WeightsError: a ``registry.json`` is damaged.
+    """
+    names = _published() if pretrained else ARCHITECTURES
+    return sorted(name for name in names if fnmatchcase(name, pattern))
+
+
+def model_info(name: str) -> ModelInfo:
+    """What is known of ``name.tag``, or of ``name``: its default weights where there are any, else the architecture.
+
+    Raises:
+        UnknownNameError: no such name.
+        UsageError: there are several weights of this name and none is the default.
+        WeightsError: a ``registry.json`` is damaged.
+    """
+    published = _published()
+    if name in published:
+        return published[name]
+    tags = [info for info in published.values() if info.name == name]
+    chosen = tags if len(tags) == 1 else [info for info in tags if info.default]
+    if len(chosen) == 1:
+        return chosen[0]
+    if tags:
+        raise UsageError(f"{name!r} can be {' or '.join(sorted(i.full_name for i in tags))}; write the one you want.")
+    if name not in _ARCHITECTURES:
+        raise UnknownNameError("model", name, sorted({*ARCHITECTURES, *published}))
+    entry = _ARCHITECTURES[name]
+    heads = tuple(head.name for head in ARCHITECTURES[name].heads)
+    return ModelInfo(name, heads=heads, parameters=entry.parameters, description=entry.description)
+
+
+def _published() -> dict[str, ModelInfo]:
+    """Weights by ``name.tag``; the package's own first, then those of :data:`MODELS_VARIABLE`."""
+    found: dict[str, ModelInfo] = {}
+    for root in (ASSETS, *(Path(p) for p in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if p)):
+        for manifest in sorted(root.glob(f"*/{MANIFEST}")):
+            info = ModelInfo.from_manifest(manifest)
+            found.setdefault(info.full_name, info)
+    return found
