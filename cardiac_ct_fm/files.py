@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
 
 from cardiac_ct_fm.errors import OutputError
 
@@ -40,10 +46,16 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that takes its place, as a whole, when the block ends well.
+def atomic_folder(path: str | Path, marker: str, owned: Sequence[str] = ()) -> Iterator[Path]:
+    """A temporary folder beside ``path`` whose files move there together when the block ends well.
 
-    A folder that is already there is replaced only then; when the block raises, it stays as it was.
+    Where ``path`` is there already, other people's files in it stay; only files of the same names and those named in
+    ``owned`` are replaced. When the block raises, ``path`` stays as it was.
+
+    Args:
+        path: the folder of results.
+        marker: the file that is taken away first and put back last: where it is, the folder is complete.
+        owned: names that an earlier run may have left and that must not survive beside newer results.
 
     Raises:
         OutputError: the file system refuses, or ``path`` is a file.
@@ -59,27 +71,61 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        _swap(temporary, target)
+        if not target.exists():
+            temporary.replace(target)
+        else:
+            _move_in(temporary, target, marker, owned)
     except OSError as error:
         raise OutputError(_refused(target, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _swap(temporary: Path, target: Path) -> None:
-    """Put ``temporary`` where ``target`` is; the old folder comes back if that fails."""
-    if not target.exists():
-        temporary.replace(target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent)) / target.name
-    target.replace(old)
+def _move_in(temporary: Path, target: Path, marker: str, owned: Sequence[str]) -> None:
+    """Replace the results in ``target`` by those in ``temporary``; ``marker`` goes first and comes last."""
+    (target / marker).unlink(missing_ok=True)
+    fresh = sorted(temporary.iterdir(), key=lambda p: p.name == marker)
+    for name in set(owned) - {p.name for p in fresh}:
+        (target / name).unlink(missing_ok=True)
+    for file in fresh:
+        file.replace(target / file.name)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write plain data (numpy scalars, arrays and paths allowed) as indented JSON, whole or not at all.
+
+    Raises:
+        OutputError: the file system refuses.
+        ValueError: a number is not finite; what is unknown must be ``None``.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False, default=_plain)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def gzip_reader(path: Path) -> IO[bytes]:
+    """A stream of the unpacked file: isal's, which is faster, where it is installed; else the standard library's."""
     try:
-        temporary.replace(target)
-    except OSError:
-        old.replace(target)
-        raise
-    finally:
-        shutil.rmtree(old.parent, ignore_errors=True)
+        return cast("IO[bytes]", import_module("isal.igzip").open(path, "rb"))
+    except ImportError:
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+
+
+def gzip_writer(file: IO[bytes]) -> IO[bytes]:
+    """A stream that packs into ``file``, at level 1 and without time stamp, so that equal content gives equal bytes."""
+    try:
+        return cast("IO[bytes]", import_module("isal.igzip").IGzipFile("", "wb", 1, file, mtime=0))
+    except ImportError:
+        return cast("IO[bytes]", gzip.GzipFile("", "wb", 1, file, mtime=0))
+
+
+def _plain(value: Any) -> Any:
+    """JSON's counterpart of a numpy value or a path."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON counterpart: {value!r}")
 
 
 def _umask() -> int:

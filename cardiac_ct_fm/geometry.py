@@ -119,8 +119,7 @@ class Grid:
     def contains(self, ras: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Whether world points (…, 3) lie inside, voxel borders included; boolean (…)."""
         ijk = self.voxel(ras)
-        inside: npt.NDArray[np.bool_] = ((ijk >= -0.5) & (ijk <= np.asarray(self.shape) - 0.5)).all(axis=-1)
-        return inside
+        return np.asarray(((ijk >= -0.5) & (ijk <= np.asarray(self.shape) - 0.5)).all(axis=-1))
 
     def coverage_of(self, other: Grid) -> float:
         """Fraction (0…1) of the volume of ``other`` that lies inside this grid, counted on a lattice of samples."""

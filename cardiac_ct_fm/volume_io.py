@@ -5,17 +5,17 @@ Imports no torch. Values stay in the file's own 16 bits where it has them, and a
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from cardiac_ct_fm.errors import ImageError
+from cardiac_ct_fm.files import gzip_reader
 from cardiac_ct_fm.geometry import FloatArray, Grid, validated_affine
 
 if TYPE_CHECKING:
@@ -114,10 +114,12 @@ def _from_array(array: npt.ArrayLike, affine: npt.ArrayLike) -> Volume:
 def _load_nifti(path: Path) -> Volume:
     """A volume from a NIfTI-1 or -2 file."""
     import nibabel as nib
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
 
     try:
         image = nib.load(path)
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError, zlib.error) as e:
+    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error) as e:
         raise ImageError(f"{path} is not a NIfTI image ({_one_line(e)}). Give {ACCEPTED}.") from e
     except ValueError as e:
         raise ImageError(f"{path} has a damaged NIfTI header ({_one_line(e)}). Export the scan again.") from e
@@ -153,19 +155,10 @@ def _read_voxels(path: Path, image: nib.Nifti1Image) -> Array:
             if path.stat().st_size < expected:
                 raise ImageError(f"{path} is truncated: {path.stat().st_size} of {expected} bytes. {way_out}")
             return np.memmap(path, dtype, "r", offset, image.shape, "F")
-        with _open_gzip(path) as stream:
+        with gzip_reader(path) as stream:
             return cast(Array, array_from_file(image.shape, dtype, stream, offset, order="F", mmap=False))
     except (OSError, EOFError, zlib.error) as e:
         raise ImageError(f"{path} is truncated or damaged ({_one_line(e)}). {way_out}") from e
-
-
-def _open_gzip(path: Path) -> IO[bytes]:
-    """A gzip reader: isal's, which is faster, where it is installed; else the standard library's."""
-    try:
-        from isal import igzip
-    except ImportError:
-        return cast("IO[bytes]", gzip.open(path, "rb"))
-    return cast("IO[bytes]", igzip.open(path, "rb"))
 
 
 def _three_dimensional_shape(shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> None:

@@ -1,0 +1,252 @@
+"""Named points and their files: ``landmarks.json``, 3D Slicer's ``.mrk.json`` and MITK's ``.mps``, both ways.
+
+A point that was not found keeps its name and its place in the order in every format; nothing shifts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cardiac_ct_fm import anatomy
+from cardiac_ct_fm.errors import DataError, UnknownNameError
+from cardiac_ct_fm.files import atomic_write, write_json
+from cardiac_ct_fm.geometry import Grid, ras_to_lps
+
+Point = tuple[float, float, float]
+
+SLICER_SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
+    "markups-schema-v1.0.3.json#"
+)
+"""Schema named in 3D Slicer's own files (Slicer 5)."""
+
+_DECIMALS = 3
+"""Files give mm and voxels to 0.001, far below what any point is known to."""
+
+
+@dataclass(frozen=True)
+class Landmark:
+    """One expected point.
+
+    Attributes:
+        name: its name in :mod:`cardiac_ct_fm.anatomy`, or a user's own.
+        found: whether it has a position.
+        ras_mm: world position, RAS mm; ``None`` when it was not found.
+        confidence: 0…1.
+    """
+
+    name: str
+    found: bool
+    ras_mm: Point | None
+    confidence: float
+
+    def __post_init__(self) -> None:
+        if self.found != (self.ras_mm is not None):
+            raise DataError(f"landmark {self.name}: found={self.found} does not fit position {self.ras_mm}.")
+        if self.ras_mm is not None:
+            x, y, z = (float(v) for v in self.ras_mm)
+            if not all(map(math.isfinite, (x, y, z))):
+                raise DataError(f"landmark {self.name} has position {self.ras_mm}; a missing point has none.")
+            object.__setattr__(self, "ras_mm", (x, y, z))
+        if not 0 <= self.confidence <= 1:
+            raise DataError(f"landmark {self.name} has confidence {self.confidence}; it must lie in 0…1.")
+
+    @classmethod
+    def missing(cls, name: str, confidence: float = 0.0) -> Landmark:
+        """The point that was expected and not found."""
+        return cls(name, False, None, confidence)
+
+    @property
+    def lps_mm(self) -> Point | None:
+        """World position, LPS mm (DICOM, ITK, MITK); ``None`` when it was not found."""
+        if self.ras_mm is None:
+            return None
+        x, y, z = self.ras_mm
+        return -x, -y, z
+
+
+def write_landmarks(path: str | Path, landmarks: Iterable[Landmark], grid: Grid | None = None) -> None:
+    """``landmarks.json``: every point in RAS, LPS and, where ``grid`` is given, in its voxels.
+
+    Raises:
+        OutputError: the file system refuses.
+    """
+    rows = [
+        {
+            "name": p.name,
+            "found": p.found,
+            "ras": _rounded(p.ras_mm),
+            "lps": _rounded(p.lps_mm),
+            "voxel": None if grid is None or p.ras_mm is None else _rounded(grid.voxel(p.ras_mm).tolist()),
+            "confidence": round(p.confidence, 4),
+        }
+        for p in landmarks
+    ]
+    write_json(path, {"coordinate_system": "RAS", "unit": "mm", "landmarks": rows})
+
+
+def write_slicer(path: str | Path, landmarks: Iterable[Landmark]) -> None:
+    """``.mrk.json``: a point list for 3D Slicer, in LPS as Slicer itself writes; missing points are "undefined".
+
+    Raises:
+        OutputError: the file system refuses.
+    """
+    points = []
+    for number, point in enumerate(landmarks, start=1):
+        row: dict[str, Any] = {
+            "id": str(number),
+            "label": point.name,
+            "description": f"confidence {point.confidence:.2f}" if point.found else "not found",
+            "selected": True,
+            "locked": False,
+            "visibility": True,
+            "positionStatus": "defined" if point.found else "undefined",
+        }
+        if point.found:
+            row["position"] = _rounded(point.lps_mm)
+        points.append(row)
+    markup = {
+        "type": "Fiducial",
+        "coordinateSystem": "LPS",
+        "coordinateUnits": "mm",
+        "locked": False,
+        "labelFormat": "%N-%d",
+        "controlPoints": points,
+    }
+    write_json(path, {"@schema": SLICER_SCHEMA, "markups": [markup]})
+
+
+def write_mitk(path: str | Path, landmarks: Iterable[Landmark]) -> None:
+    """``.mps``: a point set for MITK, in LPS. Ids count all expected points, so a missing one leaves a gap.
+
+    MITK keeps ids and drops the ``name`` elements when it saves; :func:`read_landmarks` then goes by id.
+
+    Raises:
+        OutputError: the file system refuses.
+    """
+    root = ET.Element("point_set_file")
+    ET.SubElement(root, "file_version").text = "0.1"
+    series = ET.SubElement(ET.SubElement(root, "point_set"), "time_series")
+    ET.SubElement(series, "time_series_id").text = "0"
+    found = [(i, p.name, p.lps_mm) for i, p in enumerate(landmarks) if p.lps_mm is not None]
+    if found:
+        positions = np.array([lps for _, _, lps in found])
+        _add_identity_geometry(series, positions.min(axis=0), positions.max(axis=0))
+    for number, name, lps in found:
+        point = ET.SubElement(series, "point")
+        ET.SubElement(point, "id").text = str(number)
+        ET.SubElement(point, "specification").text = "0"
+        for axis, value in zip("xyz", _rounded(lps) or (), strict=True):
+            ET.SubElement(point, axis).text = repr(value)
+        ET.SubElement(point, "name").text = name
+    ET.indent(root)
+    with atomic_write(path) as temporary:
+        ET.ElementTree(root).write(temporary, encoding="UTF-8", xml_declaration=True)
+
+
+def read_landmarks(path: str | Path, names: Sequence[str] = anatomy.LANDMARKS) -> dict[str, Landmark]:
+    """Read any of the three formats; aliases of the vocabulary are turned into its own names.
+
+    Args:
+        path: ``landmarks.json``, ``….mrk.json`` (LPS or RAS) or ``….mps``.
+        names: the expected points, in the order of MITK's ids; those that the file lacks come back as missing.
+
+    Returns:
+        The expected points first, in order, then others that the file holds. A point that a person has placed
+        (any but our own ``landmarks.json``) has confidence 1.
+
+    Raises:
+        DataError: no such file, another format, a repeated name.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as a landmark file: {error}.") from error
+    try:
+        points = _parse_mitk(text, names) if file.suffix.lower() == ".mps" else _parse_json(text)
+    except (ET.ParseError, json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{file} is no landmark file ({type(error).__name__}: {error}). "
+            "Give landmarks.json, a 3D Slicer .mrk.json or an MITK .mps."
+        ) from error
+    table = {name: Landmark.missing(name) for name in names}
+    seen: set[str] = set()
+    for point in points:
+        if point.name in seen:
+            raise DataError(f"{file} names {point.name} twice; keep one of the two points.")
+        seen.add(point.name)
+        table[point.name] = point
+    return table
+
+
+def _parse_json(text: str) -> list[Landmark]:
+    """Points of our own JSON or of Slicer's."""
+    raw: Mapping[str, Any] = json.loads(text)
+    if "landmarks" in raw:
+        if raw["coordinate_system"] != "RAS" or raw["unit"] != "mm":
+            raise ValueError("coordinate_system must be RAS and unit mm")
+        return [
+            _landmark(row["name"], row["ras"] if row["found"] else None, row["confidence"]) for row in raw["landmarks"]
+        ]
+    points = []
+    for markup in raw["markups"]:
+        # Slicer before 2020 wrote numbers: 0 is RAS, 1 is LPS; a file that is silent is LPS.
+        system = str(markup.get("coordinateSystem", "LPS"))
+        if system not in ("LPS", "RAS", "0", "1"):
+            raise ValueError(f"coordinateSystem {system!r}")
+        for row in markup["controlPoints"]:
+            position = row.get("position") if row.get("positionStatus", "defined") == "defined" else None
+            if position and system in ("LPS", "1"):
+                position = ras_to_lps(position).tolist()
+            points.append(_landmark(row["label"], position or None, 1.0 if position else 0.0))
+    return points
+
+
+def _parse_mitk(text: str, names: Sequence[str]) -> list[Landmark]:
+    """Points of an MITK point set, named by their ``name`` element or else by their id."""
+    points = []
+    for point in ET.fromstring(text).iter("point"):
+        number = int(point.findtext("id") or "")
+        name = point.findtext("name") or (names[number] if number < len(names) else f"point_{number}")
+        lps = [float(point.findtext(axis) or "") for axis in "xyz"]
+        points.append(_landmark(name, ras_to_lps(lps).tolist(), 1.0))
+    return points
+
+
+def _landmark(name: str, ras: Sequence[float] | None, confidence: float) -> Landmark:
+    """A landmark under the vocabulary's own name where it has one."""
+    try:
+        name = anatomy.canonical(name)
+    except UnknownNameError:
+        name = name.strip()
+    if ras is None:
+        return Landmark.missing(name, float(confidence))
+    x, y, z = ras
+    return Landmark(name, True, (float(x), float(y), float(z)), float(confidence))
+
+
+def _add_identity_geometry(series: ET.Element, low: np.ndarray[Any, Any], high: np.ndarray[Any, Any]) -> None:
+    """MITK's ``Geometry3D`` of points that are already in world mm."""
+    geometry = ET.SubElement(series, "Geometry3D", ImageGeometry="false", FrameOfReferenceID="0")
+    identity = {f"m_{r}_{c}": str(int(r == c)) for r in range(3) for c in range(3)}
+    ET.SubElement(geometry, "IndexToWorld", {"type": "Matrix3x3", **identity})
+    ET.SubElement(geometry, "Offset", {"type": "Vector3D", "x": "0", "y": "0", "z": "0"})
+    bounds = ET.SubElement(geometry, "Bounds")
+    for tag, corner in (("Min", low), ("Max", high)):
+        ET.SubElement(
+            bounds, tag, {"type": "Vector3D", **{a: repr(float(v)) for a, v in zip("xyz", corner, strict=True)}}
+        )
+
+
+def _rounded(position: Sequence[float] | None) -> list[float] | None:
+    """Coordinates for a file, without a negative zero."""
+    return None if position is None else [round(float(v), _DECIMALS) + 0.0 for v in position]
