@@ -1,0 +1,172 @@
+"""Lungs and airways: parenchyma with vessels, gradient, disease now and then; trachea, bronchi, oesophagus.
+
+Lung about −850 HU (domain facts), here −920…−750 by patient as in the first transfer trial.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cardiac_ct_fm.cohort.canvas import Canvas
+from cardiac_ct_fm.cohort.noise import chance, uniform
+from cardiac_ct_fm.cohort.thorax import TrunkParameters
+
+Triple = tuple[float, float, float]
+Rod = tuple[Triple, Triple, float]
+
+
+@dataclass(frozen=True)
+class LungParameters:
+    """Numbers of lungs and airways; densities in HU, places in RAS mm from the heart's centre.
+
+    Attributes:
+        density: of the parenchyma in front; gradient: how much denser it is at the back; texture: SD of its clouds.
+        vessel: density of the vessels; vessel_radius: of the larger ones, mm.
+        hila: middle of the right and of the left hilum; branches: vessels that leave them, as rods.
+        airways: trachea and bronchi, as rods; airway_wall: mm.
+        effusion: fluid in the back of the right and left pleural space up to this share of the depth (0: none).
+        consolidation: threshold of dense patches (large: none); fibrosis: weight of coarse lines.
+        oesophagus: (side offset from the spine axis, distance in front of it, half width); oesophagus_air: radius of the gas in it.
+        nodules: (place, radius, HU) of round things in the lung.
+    """
+
+    density: float
+    gradient: float
+    texture: float
+    vessel: float
+    vessel_radius: float
+    hila: tuple[Triple, Triple]
+    branches: tuple[Rod, ...]
+    airways: tuple[Rod, ...]
+    airway_wall: float
+    effusion: tuple[float, float]
+    consolidation: float
+    fibrosis: float
+    oesophagus: Triple
+    oesophagus_air: float
+    nodules: tuple[tuple[Triple, float, float], ...]
+
+
+def draw_lungs(rng: torch.Generator, trunk: TrunkParameters) -> LungParameters:
+    """Random lungs for this trunk."""
+    x0 = trunk.midline
+    carina = (x0 + uniform(rng, -4, 8), trunk.spine_y + uniform(rng, 28, 42), uniform(rng, 55, 78))
+    right = (carina[0] + uniform(rng, 34, 44), carina[1] - 2, carina[2] - uniform(rng, 22, 34))
+    left = (carina[0] - uniform(rng, 40, 52), carina[1] - 6, carina[2] - uniform(rng, 24, 36))
+    neck = (x0 + uniform(rng, -5, 5), trunk.spine_y + uniform(rng, 32, 50), trunk.apex + 60)
+    wide = uniform(rng, 6.5, 10.5)
+    airways: list[Rod] = [
+        (neck, carina, wide),
+        (carina, right, 0.75 * wide),
+        (carina, left, 0.68 * wide),
+    ]
+    branches: list[Rod] = []
+    for sign, hilum in ((1.0, right), (-1.0, left)):
+        for height, out, forward in ((35, 18, 8), (5, 26, 22), (-45, 22, -18)):
+            jitter = [uniform(rng, -8, 8) for _ in range(3)]
+            end = (hilum[0] + sign * out + jitter[0], hilum[1] + forward + jitter[1], hilum[2] + height + jitter[2])
+            airways.append((hilum, end, 0.42 * wide))
+        for _ in range(9):
+            direction = torch.randn(3, generator=rng)
+            direction[0] = sign * direction[0].abs()
+            direction = direction / direction.norm()
+            start = tuple(h + 6 * float(d) for h, d in zip(hilum, direction, strict=True))
+            length = uniform(rng, 25, 60)
+            end = (hilum[0] + length * float(direction[0]), hilum[1] + length * float(direction[1]), hilum[2] + length * float(direction[2]))
+            branches.append(((start[0], start[1], start[2]), end, uniform(rng, 2.0, 4.8)))
+    nodules = tuple(
+        (
+            (x0 + uniform(rng, -130, 130), uniform(rng, -90, 50), uniform(rng, -80, 130)),
+            uniform(rng, 2, 5) if chance(rng, 0.8) else uniform(rng, 6, 16),
+            uniform(rng, 0, 90) if chance(rng, 0.7) else uniform(rng, 300, 900),
+        )
+        for _ in range(int(uniform(rng, 0, 4)))
+    )
+    return LungParameters(
+        density=uniform(rng, -920, -780),
+        gradient=uniform(rng, 0, 110) if chance(rng, 0.7) else uniform(rng, 110, 250),
+        texture=uniform(rng, 5, 30),
+        vessel=uniform(rng, 40, 450),
+        vessel_radius=uniform(rng, 1.5, 2.8),
+        hila=(right, left),
+        branches=tuple(branches),
+        airways=tuple(airways),
+        airway_wall=uniform(rng, 1.0, 2.2),
+        effusion=(
+            uniform(rng, 0.05, 0.45) if chance(rng, 0.14) else 0.0,
+            uniform(rng, 0.05, 0.45) if chance(rng, 0.12) else 0.0,
+        ),
+        consolidation=uniform(rng, 0.9, 1.8) if chance(rng, 0.12) else 9.0,
+        fibrosis=uniform(rng, 0.5, 1.0) if chance(rng, 0.1) else 0.0,
+        oesophagus=(uniform(rng, -16, 0), uniform(rng, 22, 32), uniform(rng, 6, 10)),
+        oesophagus_air=uniform(rng, 1.5, 5) if chance(rng, 0.35) else 0.0,
+        nodules=nodules,
+    )
+
+
+def paint_lungs(canvas: Canvas, depth: Tensor, tubes: Tensor, cells: Tensor, way_back: Tensor, side: Tensor, g: LungParameters) -> None:
+    """Parenchyma, vessels and disease inside the lungs.
+
+    Args:
+        canvas: where to paint.
+        depth: (X, Y, Z) depth in the lungs, mm.
+        tubes: (X, Y, Z) depth in a net of random vessels for radius 0, mm (so ``tubes + r`` is a net of radius r).
+        cells: (3, X, Y, Z) smooth unit noise.
+        way_back: (X, Y, Z) 0 at the back wall, 1 at the front wall.
+        side: (X, Y, Z) x − midline, mm.
+        g: the lungs.
+    """
+    share = canvas.cover(depth)
+    if float(share.max()) == 0:
+        return
+    tissue = g.density + g.gradient * (1 - way_back).clamp(0, 1) ** 2 + g.texture * cells[1]
+    if g.fibrosis > 0:
+        tissue += g.fibrosis * 350 * (1 - (cells[2] * 4).abs()).clamp(min=0) * (1 - depth / 40).clamp(0, 1)
+    if g.consolidation < 5:
+        tissue += (cells[0] - g.consolidation).mul(6).clamp(0, 1) * (40 - tissue)
+    canvas.paint(share, tissue)
+    points = canvas.points
+    near = torch.full_like(depth, 1e9)
+    for hilum in g.hila:
+        near = torch.minimum(near, (points - points.new_tensor(list(hilum))).square().sum(-1))
+    near = near.sqrt_()
+    # calibre falls with the distance from the hilum, down to what a scan still shows under the pleura
+    radius = g.vessel_radius * torch.exp(-near / 55) + 0.55
+    radius = torch.minimum(radius, 0.3 + 0.08 * depth.clamp(min=0))
+    canvas.paint(canvas.cover(tubes + radius) * share * (2 * radius / canvas.spacing).clamp(max=1), g.vessel)
+    for a, b, r in g.branches:
+        hit = canvas.capsule(a, b, r)
+        if hit is not None:
+            canvas.paint(canvas.cover(hit[1]) * share[hit[0]], g.vessel, hit[0])
+    for place, r, value in g.nodules:
+        hit = canvas.capsule(place, place, r)
+        if hit is not None:
+            canvas.paint(canvas.cover(hit[1]) * share[hit[0]], value, hit[0])
+    for level, right in zip(g.effusion, (True, False), strict=True):
+        if level > 0:
+            wet = canvas.cover((level - way_back) * 120) * share * ((side > 0) == right)
+            canvas.paint(wet, 8.0)
+
+
+def paint_tubes(canvas: Canvas, heart_distance: Tensor, spine_xy: tuple[Tensor, Tensor], trunk: TrunkParameters, g: LungParameters) -> None:
+    """Oesophagus, trachea and bronchi; ``spine_xy`` are the full-resolution coordinates of the spine axis."""
+    free = canvas.cover(-heart_distance - 1.5)
+    offset, ahead, half = g.oesophagus
+    box = canvas.box(
+        (trunk.midline - 60, trunk.spine_y - 20, -1e4), (trunk.midline + 40, trunk.spine_y + 80, 1e4)
+    )
+    if box is not None:
+        x, y, _ = canvas.points[box].unbind(-1)
+        u, v = x - spine_xy[0][box] - offset, y - spine_xy[1][box] - ahead
+        depth = half - (u**2 + (1.5 * v) ** 2).sqrt()
+        canvas.paint(canvas.cover(depth) * free[box], 45.0, box)
+        if g.oesophagus_air > 0:
+            canvas.paint(canvas.cover(depth - half + g.oesophagus_air) * free[box], -700.0, box)
+    for value, grow in ((30.0, g.airway_wall), (-1000.0, 0.0)):
+        for a, b, r in g.airways:
+            hit = canvas.capsule(a, b, r + grow)
+            if hit is not None:
+                canvas.paint(canvas.cover(hit[1]) * free[hit[0]], value, hit[0])
