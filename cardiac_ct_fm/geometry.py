@@ -29,6 +29,9 @@ MIN_AXES_DETERMINANT = 0.01
 0.01 is far below any real scan (a gantry tilt of 30°, the largest of clinical scanners, gives cos 30° = 0.87).
 """
 
+AXIS_ALIGNED_TOLERANCE = 1e-3
+"""Largest drift, in voxels over a whole grid, at which two grids count as parallel."""
+
 _COVERAGE_SAMPLES = 32
 """Samples per axis when the overlap of two grids is counted; 32³ resolve 0.01 % of the volume."""
 
@@ -255,3 +258,22 @@ def to_canonical(data: Array, affine: npt.ArrayLike) -> tuple[Array, FloatArray]
     view = data.transpose(*order, *range(3, data.ndim))
     view = view[tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)]
     return view, matrix @ reorientation(shape, order, flips)
+
+
+def parallel_axes(to_other: npt.ArrayLike, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
+    """How two grids' axes pair up when they are parallel.
+
+    Args:
+        to_other: (4, 4), voxel of a grid of ``shape`` → voxel of the other grid.
+        shape: of the first grid.
+
+    Returns:
+        For each axis of the other grid the axis of the first that runs along it, or None if they are oblique.
+    """
+    linear = np.abs(np.asarray(to_other, dtype=np.float64)[:3, :3])
+    i, j, k = (int(np.argmax(row)) for row in linear)
+    if {i, j, k} != {0, 1, 2}:
+        return None
+    drift = linear * np.asarray(shape)
+    drift[[0, 1, 2], [i, j, k]] = 0
+    return (i, j, k) if drift.max() <= AXIS_ALIGNED_TOLERANCE else None

@@ -15,13 +15,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name torch itself documents
 
 from cardiac_ct_fm.config import IntensityConfig
-from cardiac_ct_fm.geometry import FloatArray, Grid
+from cardiac_ct_fm.geometry import FloatArray, Grid, parallel_axes
 
 if TYPE_CHECKING:
     from cardiac_ct_fm.volume_io import Volume
-
-AXIS_ALIGNED_TOLERANCE = 1e-3
-"""Largest drift, in voxels of the scan over the whole look, at which scan and look count as parallel."""
 
 OBLIQUE_OVERSAMPLING = 2.0
 """Samples per look voxel of the filtered lattice between scan and oblique look.
@@ -80,7 +77,7 @@ def resample_hu(volume: Volume, grid: Grid, low_hu: float, device: torch.device 
     scan = Grid((data.shape[0], data.shape[1], data.shape[2]), volume.affine[:, [*order, 3]])
     to_scan = np.linalg.inv(scan.affine) @ grid.affine
     width = _footprint(scan, grid)
-    parallel = _parallel_axes(to_scan, grid.shape)
+    parallel = parallel_axes(to_scan, grid.shape)
     if parallel is not None:
         # Axis a of the scan runs along axis parallel[a] of the look: one separable pass is exact.
         positions = [to_scan[a, parallel[a]] * np.arange(grid.shape[parallel[a]]) + to_scan[a, 3] for a in range(3)]
@@ -96,18 +93,6 @@ def _footprint(scan: Grid, grid: Grid) -> FloatArray:
     along = np.linalg.norm(grid.affine[:3, :3].T @ directions, axis=0)
     result: FloatArray = np.maximum(along / spacing, 1.0)
     return result
-
-
-def _parallel_axes(to_scan: FloatArray, shape: tuple[int, int, int]) -> list[int] | None:
-    """For each axis of the scan the axis of the look that runs along it, or None if the look is oblique."""
-    linear = np.abs(to_scan[:3, :3])
-    partner = [int(np.argmax(linear[a])) for a in range(3)]
-    if len(set(partner)) < 3:
-        return None
-    drift = linear * np.asarray(shape)
-    for a, b in enumerate(partner):
-        drift[a, b] = 0
-    return partner if drift.max() <= AXIS_ALIGNED_TOLERANCE else None
 
 
 def _weights(

@@ -1,0 +1,193 @@
+"""From a look back to the scan: logits or label maps on one grid become a label map on another.
+
+Between voxels, logits are interpolated linearly and the largest wins. Where all eight neighbours agree, linear
+interpolation cannot change the winner, so only the cells along borders are computed; the result is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name torch itself documents
+
+from cardiac_ct_fm.errors import DataError
+from cardiac_ct_fm.geometry import FloatArray, Grid, parallel_axes
+
+LabelMap = npt.NDArray[np.uint8]
+
+_MIXED = 255
+"""Marks a cell whose corners disagree; so there can be at most 255 channels."""
+
+_SLAB_VOXELS = 8_000_000
+"""Voxels of the target that are worked on at once (8 MB of labels; 96 MB of coordinates when oblique)."""
+
+_CHUNK_POINTS = 500_000
+"""Border points whose logits are interpolated at once (16 MB for 8 channels)."""
+
+
+def resample_logits_to_grid(logits: torch.Tensor, look: Grid, target: Grid, out: LabelMap | None = None) -> LabelMap:
+    """The winning channel at every voxel of ``target``.
+
+    Args:
+        logits: (C, x, y, z) on ``look``, any floating type, any device; channel 0 is background.
+        look: their grid.
+        target: the grid of the result, usually the scan's.
+        out: a label map on ``target`` to write into; voxels outside of ``look`` keep their value.
+
+    Returns:
+        (X, Y, Z) uint8 in Fortran order; 0 outside of ``look`` unless ``out`` says otherwise.
+
+    Raises:
+        DataError: shapes do not fit, or more than 255 channels.
+    """
+    channels = logits.shape[0]
+    if tuple(logits.shape[1:]) != look.shape or channels > _MIXED:
+        raise DataError(
+            f"Logits of shape {tuple(logits.shape)} do not fit a grid of {look.shape} and a byte per label."
+        )
+    result = _prepared(target, out)
+    cells = _cells(logits.argmax(dim=0).to(torch.uint8).cpu().numpy())
+    values = logits.float()[None]
+    for part in _parts(look, target):
+        labels, inside = part.lookup(cells)
+        mixed = np.flatnonzero(labels == _MIXED)
+        for begin in range(0, len(mixed), _CHUNK_POINTS):
+            chosen = mixed[begin : begin + _CHUNK_POINTS]
+            labels.reshape(-1)[chosen] = _winners(values, part.coordinates(chosen))
+        part.store(labels, inside, result)
+    return result
+
+
+def resample_label_map(labels: LabelMap, source: Grid, target: Grid) -> LabelMap:
+    """A label map on another grid, nearest neighbour; 0 outside of ``source``.
+
+    Args:
+        labels: (x, y, z) uint8 on ``source``.
+        source: their grid.
+        target: the grid of the result.
+
+    Returns:
+        (X, Y, Z) uint8 in Fortran order.
+
+    Raises:
+        DataError: the shape is not that of ``source``.
+    """
+    if labels.shape != source.shape:
+        raise DataError(f"A label map of shape {labels.shape} does not lie on a grid of {source.shape}.")
+    result = _prepared(target, None)
+    for part in _parts(source, target):
+        part.store(*part.lookup(labels, nearest=True), result)
+    return result
+
+
+def _prepared(target: Grid, out: LabelMap | None) -> LabelMap:
+    """The label map that is filled in."""
+    if out is None:
+        return np.zeros(target.shape, np.uint8, order="F")
+    if out.shape != target.shape or out.dtype != np.uint8:
+        raise DataError(f"out must be uint8 {target.shape}, not {out.dtype} {out.shape}.")
+    return out
+
+
+def _cells(winners: LabelMap) -> LabelMap:
+    """(x+1, y+1, z+1): the label that all corners of a cell share, or ``_MIXED``; cell i lies between i-1 and i."""
+    low = high = np.pad(winners, 1, mode="edge")
+    for axis in range(3):
+        first = tuple(slice(0, -1) if a == axis else slice(None) for a in range(3))
+        second = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
+        low, high = np.minimum(low[first], low[second]), np.maximum(high[first], high[second])
+    return np.where(low == high, low, np.uint8(_MIXED))
+
+
+def _winners(values: torch.Tensor, ijk: FloatArray) -> LabelMap:
+    """The largest channel of ``values`` (1, C, x, y, z) at points (N, 3) in its voxels; edges go on outside."""
+    size = np.asarray(values.shape[2:], dtype=np.float64)
+    scaled = 2 * ijk / np.maximum(size - 1, 1) - 1
+    where = torch.from_numpy(scaled[:, ::-1].astype(np.float32)).to(values.device)[None, None, None]
+    sampled = F.grid_sample(values, where, "bilinear", "border", align_corners=True)[0, :, 0, 0]
+    winners: LabelMap = sampled.argmax(dim=0).to(torch.uint8).cpu().numpy()
+    return winners
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some slices of the target, cut to where the source lies.
+
+    Attributes:
+        start: first voxel of the part in the target.
+        shape: its size (X, Y, Z); arrays of its voxels are (Z, Y, X), contiguous.
+        to_source: (4, 4), voxel of the part → voxel of the source.
+        source_shape: size of the source.
+    """
+
+    start: tuple[int, int, int]
+    shape: tuple[int, int, int]
+    to_source: FloatArray
+    source_shape: tuple[int, int, int]
+
+    def lookup(self, table: LabelMap, nearest: bool = False) -> tuple[LabelMap, npt.NDArray[np.bool_] | None]:
+        """``table`` at every voxel, (Z, Y, X): per nearest voxel of the source, or per cell as ``_cells`` counts.
+
+        Returns:
+            The labels, 0 outside of the source, and where the voxels lie inside (None: everywhere).
+        """
+        partner = parallel_axes(self.to_source, self.shape)
+        if partner is not None:
+            # Source axis a depends on part axis partner[a] alone: whole rows and planes are copied.
+            turned = table.transpose([partner.index(axis) for axis in (2, 1, 0)])
+            for place, axis in ((2, 0), (1, 1), (0, 2)):
+                a = partner.index(axis)
+                positions = self.to_source[a, axis] * np.arange(self.shape[axis]) + self.to_source[a, 3]
+                turned = turned.take(self._index(positions, a, nearest), axis=place)
+            return turned, None
+        x, y, z = (np.arange(n, dtype=np.float32) for n in self.shape)
+        linear, offset = self.to_source[:3, :3].astype(np.float32), self.to_source[:3, 3].astype(np.float32)
+        index: list[npt.NDArray[Any]] = []
+        inside = np.ones(self.shape[::-1], dtype=bool)
+        for a, n in enumerate(self.source_shape):
+            position = (linear[a, 2] * z + offset[a])[:, None, None] + (linear[a, 1] * y)[:, None] + linear[a, 0] * x
+            inside &= (position >= -0.5) & (position <= n - 0.5)
+            index.append(self._index(position, a, nearest))
+        return np.where(inside, table[tuple(index)], np.uint8(0)), inside
+
+    def coordinates(self, flat: npt.NDArray[np.intp]) -> FloatArray:
+        """(N, 3) source coordinates of voxels given by their flat index in (Z, Y, X)."""
+        z, y, x = np.unravel_index(flat, self.shape[::-1])
+        result: FloatArray = np.stack((x, y, z), axis=1) @ self.to_source[:3, :3].T + self.to_source[:3, 3]
+        return result
+
+    def store(self, labels: LabelMap, inside: npt.NDArray[np.bool_] | None, result: LabelMap) -> None:
+        """Write the labels (Z, Y, X) of this part into the whole map where they are ``inside``."""
+        (i, j, k), (nx, ny, nz) = self.start, self.shape
+        np.copyto(result[i : i + nx, j : j + ny, k : k + nz].T, labels, where=True if inside is None else inside)
+
+    def _index(self, positions: npt.NDArray[Any], axis: int, nearest: bool) -> npt.NDArray[np.intp]:
+        """Index into a table of voxels (nearest) or of cells along one axis of the source."""
+        n = self.source_shape[axis]
+        index: npt.NDArray[np.intp] = np.floor(positions + (0.5 if nearest else 1.0)).astype(np.intp)
+        return index.clip(0, n - 1 if nearest else n, out=index)
+
+
+def _parts(source: Grid, target: Grid) -> Iterator[_Part]:
+    """The target's slices, a slab at a time, cut to the box around the source."""
+    to_source = np.linalg.inv(source.affine) @ target.affine
+    outer = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in source.shape], indexing="ij"), axis=-1).reshape(8, 3)
+    corners = target.voxel(source.world(outer))
+    aligned = parallel_axes(to_source, target.shape) is not None
+    # Parallel grids: exactly the voxels inside. Oblique ones: the box around them.
+    low = np.clip(np.ceil(corners.min(axis=0) - 1e-6), 0, None).astype(int)
+    high = np.minimum(np.floor(corners.max(axis=0) + 1e-6).astype(int) + 1, target.shape)
+    if (high <= low).any():
+        return
+    step = max(1, _SLAB_VOXELS // int(np.prod(high[:2] - low[:2])) // (1 if aligned else 4))
+    for k in range(low[2], high[2], step):
+        start = (int(low[0]), int(low[1]), int(k))
+        shape = (int(high[0] - low[0]), int(high[1] - low[1]), int(min(k + step, high[2]) - k))
+        affine = to_source.copy()
+        affine[:3, 3] += to_source[:3, :3] @ np.asarray(start, dtype=np.float64)
+        yield _Part(start, shape, affine, source.shape)
