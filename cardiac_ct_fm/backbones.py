@@ -115,10 +115,10 @@ class UnetrBackbone(Backbone):
         Raises:
             UsageError: another size; the message says which to pad or crop to.
         """
-        edge = self.config.image_size
-        if x.ndim == 5 and tuple(x.shape[2:]) != (edge,) * 3:
+        size = (self.config.image_size,) * 3
+        if x.ndim == 5 and tuple(x.shape[2:]) != size:
             raise UsageError(
-                f"The input is {by_size(x.shape[2:])} voxels; this UNETR takes one size: pad or crop to {by_size((edge,) * 3)}."
+                f"The input is {by_size(x.shape[2:])} voxels; this UNETR takes one: pad or crop to {by_size(size)}."
             )
         super().check_input(x)
 

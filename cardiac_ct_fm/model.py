@@ -11,14 +11,23 @@ from cardiac_ct_fm.backbones import build_backbone
 from cardiac_ct_fm.config import HeadConfig, ModelConfig
 from cardiac_ct_fm.errors import ConfigError, UnknownNameError, UsageError
 from cardiac_ct_fm.heads import build_head, copy_decoder
+from cardiac_ct_fm.pretrained import LICENSE, PretrainedModel, export_pretrained
 from cardiac_ct_fm.registry import architecture
 from cardiac_ct_fm.trunk import Feature
+
+__all__ = ["CardiacCTModel", "create_model", "export_pretrained", "from_pretrained"]
 
 NO_DECAY_SUFFIXES = ("relative_position_bias_table", "position_embeddings")
 """Parameters that weight decay leaves alone beside biases and norms, as Liu et al. 2021 (Swin) do."""
 
 
-class CardiacCTModel(nn.Module):
+class CardiacCTModel(
+    PretrainedModel,
+    library_name="cardiac-ct-fm",
+    license=LICENSE,
+    tags=["cardiac-ct", "image-segmentation", "landmark-detection"],
+    paper_url="https://doi.org/10.1038/s41746-025-01434-3",
+):
     """A trunk and its heads; ``model(x)`` gives a dictionary of logits.
 
     Attributes:
@@ -29,8 +38,7 @@ class CardiacCTModel(nn.Module):
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.backbone = build_backbone(config.backbone)
         self.heads = nn.ModuleDict()
         self.decoders = nn.ModuleDict()
@@ -225,10 +233,6 @@ class CardiacCTModel(nn.Module):
         if head.own_decoder:
             self.decoders[head.name] = copy_decoder(self.backbone).requires_grad_(True)
 
-    def _set_config(self, config: ModelConfig) -> None:
-        """Replace the configuration."""
-        self.config = config
-
     def _chosen(self, heads: Sequence[str] | None) -> list[str]:
         """Names of the heads to compute."""
         for name in heads or ():
@@ -282,3 +286,6 @@ def create_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return CardiacCTModel(config)
+
+
+from_pretrained = CardiacCTModel.from_pretrained
