@@ -46,7 +46,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path, marker: str, owned: Sequence[str] = ()) -> Iterator[Path]:
+def atomic_folder(path: str | Path, marker: str | None = None, owned: Sequence[str] = ()) -> Iterator[Path]:
     """A temporary folder beside ``path`` whose files move there together when the block ends well.
 
     Where ``path`` is there already, other people's files in it stay; only files of the same names and those named in
@@ -54,7 +54,7 @@ def atomic_folder(path: str | Path, marker: str, owned: Sequence[str] = ()) -> I
 
     Args:
         path: the folder of results.
-        marker: the file that is taken away first and put back last: where it is, the folder is complete.
+        marker: a file that is taken away first and put back last: where it is, the folder is complete.
         owned: names that an earlier run may have left and that must not survive beside newer results.
 
     Raises:
@@ -81,9 +81,10 @@ def atomic_folder(path: str | Path, marker: str, owned: Sequence[str] = ()) -> I
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _move_in(temporary: Path, target: Path, marker: str, owned: Sequence[str]) -> None:
+def _move_in(temporary: Path, target: Path, marker: str | None, owned: Sequence[str]) -> None:
     """Replace the results in ``target`` by those in ``temporary``; ``marker`` goes first and comes last."""
-    (target / marker).unlink(missing_ok=True)
+    if marker is not None:
+        (target / marker).unlink(missing_ok=True)
     fresh = sorted(temporary.iterdir(), key=lambda p: p.name == marker)
     for name in set(owned) - {p.name for p in fresh}:
         (target / name).unlink(missing_ok=True)

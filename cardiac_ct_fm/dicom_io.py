@@ -1,0 +1,280 @@
+"""DICOM folders: which series are in there, and one of them as a :class:`~cardiac_ct_fm.volume_io.Volume`.
+
+pydicom reads headers and plain pixels, SimpleITK (GDCM) unpacks compressed ones; both come with the extra ``dicom``.
+Positions come from each slice's own header, so gaps are seen and a gantry tilt stays in the affine. No name, number
+or date of the patient is read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cardiac_ct_fm.errors import ImageError, MissingExtraError
+from cardiac_ct_fm.geometry import FloatArray, lps_affine, validated_affine
+from cardiac_ct_fm.volume_io import Volume, as_hounsfield
+
+MAX_GAP_DEVIATION = 0.1
+"""Distances between slices may differ from their median by this fraction; a lost slice doubles one of them.
+
+Positions are written with at least 0.01 mm, so rounding alone stays below 0.1 of any cardiac slice distance (≥ 0.2 mm).
+"""
+
+_HEADER_TAGS = [
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "Modality", "ImageType",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames",
+    "SamplesPerPixel", "NominalPercentageOfCardiacPhase", "TriggerTime", "TemporalPositionIdentifier",
+    "AcquisitionNumber", "PatientPosition", "Manufacturer", "ManufacturerModelName", "SliceThickness",
+    "ConvolutionKernel", "KVP",
+]  # fmt: skip
+
+_PHASE_TAGS = ("NominalPercentageOfCardiacPhase", "TriggerTime", "TemporalPositionIdentifier", "AcquisitionNumber")
+"""What tells slices at the same place apart, most telling first: the heart phases of one gated acquisition."""
+
+_FACTS = {
+    "PatientPosition": "patient_position",
+    "SeriesInstanceUID": "series_uid",
+    "SeriesDescription": "series_description",
+    "Manufacturer": "manufacturer",
+    "ManufacturerModelName": "scanner",
+    "SliceThickness": "slice_thickness_mm",
+    "ConvolutionKernel": "kernel",
+    "KVP": "kvp",
+}
+"""Header elements that go into :attr:`Volume.facts`; none of them names a patient or a date."""
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """Slices of one stack, in order along its normal.
+
+    Attributes:
+        key: the series UID; with ``#`` and a phase where one series holds several heart phases.
+        description: the scanner's name for it.
+        modality: ``CT``, ``MR``, ….
+        slices: (path, header) of each slice.
+    """
+
+    key: str
+    description: str
+    modality: str
+    slices: tuple[tuple[Path, Any], ...]
+
+    def __str__(self) -> str:
+        return f"{self.key} ({self.description or 'no description'}, {self.modality}, {len(self.slices)} slices)"
+
+
+def find_series(folder: str | Path) -> list[DicomSeries]:
+    """All image stacks of a folder and its subfolders, the longest first; localizers and reports are left out.
+
+    Raises:
+        MissingExtraError: pydicom is not installed.
+    """
+    groups: dict[tuple[Any, ...], dict[str, tuple[Path, Any]]] = {}
+    for path in _files(Path(folder)):
+        header = _read_header(path)
+        if header is None or not _is_slice(header):
+            continue
+        orientation = tuple(round(float(v), 3) for v in header.ImageOrientationPatient)
+        group = (str(header.SeriesInstanceUID), orientation, int(header.Rows), int(header.Columns))
+        # The same instance copied twice into a folder is one slice.
+        groups.setdefault(group, {})[str(header.SOPInstanceUID)] = (path, header)
+    found = []
+    for (uid, *_), slices in groups.items():
+        for phase, part in _phases(list(slices.values())):
+            first = part[0][1]
+            key = f"{uid}#{phase}" if phase else uid
+            description = str(getattr(first, "SeriesDescription", "") or "").strip()
+            found.append(DicomSeries(key, description, str(getattr(first, "Modality", "?")), tuple(part)))
+    return sorted(found, key=lambda s: -len(s.slices))
+
+
+def load_dicom_folder(folder: str | Path, series: str | None = None) -> Volume:
+    """One CT series as a volume.
+
+    Args:
+        folder: its files may lie in subfolders, beside other files.
+        series: series UID (with ``#phase``, as the error lists them), its beginning or ending, or the description.
+
+    Raises:
+        ImageError: no DICOM, no CT, several series and none chosen, a lost slice, a damaged file.
+        MissingExtraError: the extra ``dicom`` is not installed.
+    """
+    chosen = _choose(Path(folder), find_series(folder), series)
+    return _assemble(Path(folder), chosen)
+
+
+def _choose(folder: Path, found: Sequence[DicomSeries], wanted: str | None) -> DicomSeries:
+    """The series that is meant.
+
+    Raises:
+        ImageError: it is not clear, or it is no CT.
+    """
+    if not found:
+        if any((h := _read_header(p)) and int(getattr(h, "NumberOfFrames", 0) or 0) > 1 for p in _files(folder)):
+            raise ImageError(
+                f"{folder} holds multi-frame (enhanced) DICOM, which is not read here. Convert it to NIfTI with dcm2niix."
+            )
+        others = Counter("".join(p.suffixes[-2:]) or "no ending" for p in _files(folder))
+        seen = ", ".join(f"{n} × {ending}" for ending, n in others.most_common(3)) or "it is empty"
+        raise ImageError(
+            f"{folder} holds no DICOM image series ({seen}). "
+            "Give the folder of one CT series, or a .nii or .nii.gz file."
+        )
+    scans = [s for s in found if s.modality == "CT"]
+    if not scans:
+        listing = "; ".join(str(s) for s in found)
+        raise ImageError(f"{folder} holds no CT but {listing}. Give a folder with a contrast CT of the heart.")
+    if wanted is not None:
+        matches = [s for s in scans if s.key == wanted or s.description == wanted]
+        matches = matches or [s for s in scans if s.key.startswith(wanted) or s.key.endswith(wanted)]
+        if len(matches) == 1:
+            return matches[0]
+        listing = "; ".join(str(s) for s in matches or scans)
+        how_many = "no" if not matches else f"{len(matches)}"
+        raise ImageError(f"{folder} holds {how_many} CT series that fit {wanted!r}. It holds: {listing}.")
+    if len(scans) > 1:
+        listing = "; ".join(str(s) for s in scans)
+        raise ImageError(
+            f"{folder} holds {len(scans)} CT series: {listing}. Choose one with --series UID (in Python: "
+            "series='UID'); the last digits, or the description, are enough."
+        )
+    return scans[0]
+
+
+def _assemble(folder: Path, series: DicomSeries) -> Volume:
+    """Pixels and geometry of one stack.
+
+    Raises:
+        ImageError: one slice only, a lost slice, a slice that cannot be unpacked.
+    """
+    if len(series.slices) < 2:
+        raise ImageError(
+            f"{folder}: series {series} is a 2-D image; a stack of slices is needed. Give the whole series."
+        )
+    affine = _affine(folder, series)
+    first = series.slices[0][1]
+    stack = np.empty((len(series.slices), int(first.Rows), int(first.Columns)), np.int16)
+    for index, (path, _) in enumerate(series.slices):
+        values = _slice_hu(path)
+        if values.dtype != stack.dtype and stack.dtype == np.int16:
+            stack = stack.astype(np.float32)
+        stack[index] = values
+    facts: dict[str, Any] = {"format": "DICOM"}
+    for element, fact in _FACTS.items():
+        value = getattr(first, element, None)
+        if value not in (None, ""):
+            facts[fact] = float(value) if element in ("SliceThickness", "KVP") else str(value)
+    return Volume(stack.T, affine, str(folder), facts)
+
+
+def _affine(folder: Path, series: DicomSeries) -> FloatArray:
+    """Voxel (column, row, slice) → RAS mm, from DICOM's LPS positions (PS3.3 C.7.6.2.1.1).
+
+    Raises:
+        ImageError: the slices do not follow each other evenly.
+    """
+    first = series.slices[0][1]
+    along_row, along_column = np.asarray(first.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
+    row_distance, column_distance = (float(v) for v in first.PixelSpacing)
+    positions = np.array([h.ImagePositionPatient for _, h in series.slices], dtype=np.float64)
+    gaps = np.diff(positions @ np.cross(along_row, along_column))
+    usual = float(np.median(gaps))
+    worst = int(np.argmax(np.abs(gaps - usual)))
+    if abs(gaps[worst] - usual) > MAX_GAP_DEVIATION * usual:
+        raise ImageError(
+            f"{folder}: slices of series {series.key} lie {usual:.2f} mm apart, but {gaps[worst]:.2f} mm between "
+            f"{series.slices[worst][0].name} and {series.slices[worst + 1][0].name}, so slices are "
+            "lost or of different phases. Export the complete series again."
+        )
+    affine = np.eye(4)
+    affine[:3, 0] = along_row * column_distance
+    affine[:3, 1] = along_column * row_distance
+    affine[:3, 2] = (positions[-1] - positions[0]) / (len(positions) - 1)
+    affine[:3, 3] = positions[0]
+    return validated_affine(lps_affine(affine))
+
+
+def _phases(slices: list[tuple[Path, Any]]) -> list[tuple[str, list[tuple[Path, Any]]]]:
+    """Slices in order along their normal; where places repeat, taken apart by the first tag that does so cleanly."""
+    row, column = np.asarray(slices[0][1].ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
+    normal = np.cross(row, column)
+    ordered = sorted(slices, key=lambda s: float(np.dot(normal, np.asarray(s[1].ImagePositionPatient, dtype=float))))
+
+    def places_repeat(part: Sequence[tuple[Path, Any]]) -> bool:
+        places = [tuple(round(float(v), 2) for v in h.ImagePositionPatient) for _, h in part]
+        return len(set(places)) < len(places)
+
+    if places_repeat(ordered):
+        for tag in _PHASE_TAGS:
+            parts: dict[str, list[tuple[Path, Any]]] = {}
+            for path, header in ordered:
+                parts.setdefault(str(getattr(header, tag, "")), []).append((path, header))
+            if len(parts) > 1 and "" not in parts and not any(map(places_repeat, parts.values())):
+                return list(parts.items())
+    return [("", ordered)]
+
+
+def _slice_hu(path: Path) -> npt.NDArray[Any]:
+    """(rows, columns) int16 or float32 HU of one file.
+
+    Raises:
+        ImageError: the pixels cannot be unpacked.
+    """
+    import pydicom
+
+    try:
+        header = pydicom.dcmread(path)
+        packed = header.file_meta.TransferSyntaxUID.is_encapsulated
+        if packed and header.file_meta.TransferSyntaxUID != pydicom.uid.RLELossless:
+            return as_hounsfield(_unpacked_by_gdcm(path), str(path))
+        slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
+        return as_hounsfield(header.pixel_array, str(path), slope, intercept)
+    except (AttributeError, ValueError, RuntimeError, EOFError, OSError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())
+        raise ImageError(f"{path} is truncated or damaged ({reason}). Export the series again.") from error
+
+
+def _unpacked_by_gdcm(path: Path) -> npt.NDArray[Any]:
+    """(rows, columns) HU of a JPEG, JPEG-LS or JPEG 2000 file; GDCM applies slope and intercept itself."""
+    try:
+        import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+    except ImportError as error:
+        raise MissingExtraError("Unpacking compressed DICOM", "dicom") from error
+    pixels: npt.NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[0]
+    return pixels
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files of a folder and its subfolders, in order."""
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def _read_header(path: Path) -> Any | None:
+    """The header elements that are needed, or None when the file is not DICOM.
+
+    Raises:
+        MissingExtraError: pydicom is not installed.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise MissingExtraError("Reading DICOM", "dicom") from error
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
+    except (pydicom.errors.InvalidDicomError, EOFError, OSError):
+        return None
+
+
+def _is_slice(header: Any) -> bool:
+    """Whether a file is one grey slice with a place in the patient, and no localizer."""
+    needed = ("SeriesInstanceUID", "SOPInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+    if any(not getattr(header, name, None) for name in needed) or getattr(header, "SamplesPerPixel", 1) != 1:
+        return False
+    return "LOCALIZER" not in [str(v).upper() for v in getattr(header, "ImageType", None) or ()]
