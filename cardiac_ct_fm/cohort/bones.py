@@ -45,9 +45,13 @@ class BoneParameters:
     wires: bool
 
 
+JOINT = 0.70
+"""Where rib becomes cartilage, as a share of the way from the spine to the breast bone."""
+
+
 def draw_bones(rng: torch.Generator, sex: str, trunk: TrunkParameters) -> BoneParameters:
     """A random skeleton for this trunk."""
-    size = 0.93 if sex == "female" else 1.03
+    size = 0.93 if sex == "F" else 1.03
     pitch = uniform(rng, 23, 28) * size
     return BoneParameters(
         cortex=uniform(rng, 450, 1000),
@@ -74,34 +78,34 @@ def _paint_bone(canvas: Canvas, depth: Tensor, b: BoneParameters, box: Box | Non
     canvas.paint(canvas.shell(depth, b.wall), b.cortex, box)
 
 
-def rib_fields(points: Tensor, depth: Tensor, side: Tensor, wobble: Tensor, b: BoneParameters) -> tuple[Tensor, Tensor]:
-    """Coarse fields of the ribs: the rib count (continuous, whole numbers are rib centres) and the way round.
+def rib_fields(points: Tensor, turn: Tensor, wobble: Tensor, b: BoneParameters) -> Tensor:
+    """The rib count on the coarse points: continuous, whole numbers are the middles of ribs, growing downwards.
 
     Args:
         points: (x, y, z, 3) coarse points.
-        depth: 0 at the back wall, 1 at the front wall; side: mm from the midline.
+        turn: the way round the cage, 0 at the spine, 1 at the breast bone.
         wobble: smooth unit noise.
         b: the bones.
     """
-    round_trip = torch.where(depth > 0.75, 0.75 + (depth - 0.75).clamp(0, 0.35) + (40 - side).clamp(0, 40) * 0.004, depth)
-    drop = b.rib_drop * round_trip.clamp(0, 0.8) - 0.9 * b.rib_drop * (round_trip - 0.88).clamp(min=0) * 2
     z = points[..., 2]
-    count = 5 - (z + drop - b.rib_phase + 3 * wobble) / b.rib_pitch
-    return count, round_trip
+    # bone falls from the spine to the costochondral joint, cartilage rises again, the more the lower the rib
+    rise = ((70 - z) / 110).clamp(0.05, 0.8)
+    drop = b.rib_drop * ((turn / JOINT).clamp(0, 1) - rise * ((turn - JOINT) / (1 - JOINT)).clamp(0, 1) ** 1.3)
+    return 5 - (z + drop - b.rib_phase + 3 * wobble) / b.rib_pitch
 
 
-def paint_ribs(canvas: Canvas, cage: Tensor, count: Tensor, way: Tensor, b: BoneParameters) -> None:
-    """Ribs between muscle and pleura; full-resolution fields as made by :func:`rib_fields`."""
+def paint_ribs(canvas: Canvas, cage: Tensor, count: Tensor, turn: Tensor, b: BoneParameters) -> None:
+    """Ribs between muscle and pleura; ``count`` as made by :func:`rib_fields`, all at full resolution."""
     number = count.round()
     height = (count - number) * (b.rib_pitch * 0.88)
     thick, tall = b.rib_half
     radius = ((height / tall) ** 2 + ((cage + thick + 1.5) / thick) ** 2).sqrt_()
     depth = (1 - radius) * thick
     # ribs 1–7 reach the sternum, 8–12 end earlier and earlier; none above the first or below the twelfth
-    reach = (1.2 - (number - 7).clamp(0, 5) * 0.16) - way
+    reach = (1.2 - (number - 7).clamp(0, 5) * 0.17) - turn
     depth = torch.minimum(depth, reach * 60)
     depth = torch.minimum(depth, (torch.minimum(number - 0.5, 12.5 - number)) * 100)
-    front = ((way - 0.86) * 25).clamp_(0, 1)
+    front = ((turn - JOINT) * 25).clamp_(0, 1)
     share = canvas.cover(depth)
     canvas.paint(share, b.marrow + front * (b.cartilage - b.marrow))
     rim = canvas.shell(depth, b.wall)
@@ -125,8 +129,10 @@ def paint_spine(canvas: Canvas, grain: Tensor, trunk: TrunkParameters, b: BonePa
     half = 0.5 * b.vertebra_pitch - 2.2
     radius = b.vertebra_radius * (1 - 0.0006 * z.clamp(-200, 160))
     waist = 1.8 * (1 - (w / half) ** 2).clamp(0, 1)
-    wide = (u**2 + (v * 1.18) ** 2).sqrt()
-    body = torch.minimum(radius - waist - wide, half - w.abs())
+    # kidney-shaped: broader than deep, hollow behind
+    wide = (u**2 + (v * 1.18) ** 2).sqrt() + 5 * (1 - (u / 10) ** 2).clamp(min=0) * (-v / radius - 0.35).clamp(0, 1)
+    side = radius - waist - wide
+    body = torch.minimum(side, half - w.abs())
     disc = torch.minimum(radius - 0.5 - wide, w.abs() - half)
     noise = grain[box]
     canvas.paint(canvas.cover(disc), b.disc, box)
@@ -140,7 +146,8 @@ def paint_spine(canvas: Canvas, grain: Tensor, trunk: TrunkParameters, b: BonePa
     wing = torch.minimum(4.6 - (v + rear + 8 + 0.35 * (u.abs() - 12)).abs(), 5.5 - (w - 3).abs())
     wing = torch.minimum(wing, torch.minimum(u.abs() - 8, 33 - u.abs()))
     rear_bone = torch.maximum(torch.maximum(arch, spinous), wing)
-    _paint_bone(canvas, body, b, box, 35 * noise)
+    canvas.paint(canvas.cover(body), b.marrow + 35 * noise, box)
+    canvas.paint(canvas.shell(body, 0.6 * b.wall), 0.6 * b.cortex, box)
     _paint_bone(canvas, rear_bone, b, box)
     canvas.paint(canvas.cover(canal), 25.0, box)
 
@@ -153,13 +160,15 @@ def paint_sternum(canvas: Canvas, cage: Tensor, trunk: TrunkParameters, b: BoneP
         return
     x, y, z = canvas.points[box].unbind(-1)
     half = b.sternum_half * (1 + ((z - b.sternum_top + 50) / 25).clamp(0, 1) * 0.9 - ((bottom + 30 - z) / 40).clamp(0, 1) * 0.6)
-    depth = 5.2 - (cage[box] + 6.5).abs()
-    depth = torch.minimum(depth, half - (x - trunk.midline).abs())
+    thick = 5.0 + 0.8 * torch.cos(z * 0.11)
+    # an oval plate: thinner towards its edges
+    depth = (1 - (((x - trunk.midline) / half).abs() ** 3 + ((cage[box] + 7) / thick).abs() ** 2.5) ** (1 / 2.5)) * thick
     depth = torch.minimum(depth, torch.minimum(z - bottom, b.sternum_top - z))
     joint = 1.5 - (z - (b.sternum_top - 48)).abs()
     depth = torch.minimum(depth, -joint)
     depth = torch.minimum(depth, (y - 0.5 * (trunk.front + trunk.back)))
-    _paint_bone(canvas, depth, b, box)
+    canvas.paint(canvas.cover(depth), 0.7 * b.marrow, box)
+    canvas.paint(canvas.shell(depth, 0.8 * b.wall), 0.75 * b.cortex, box)
     if b.wires:
         wire = 0.7 - ((cage[box] + 13) ** 2 + (((z - bottom) / 19 - ((z - bottom) / 19).round()) * 19) ** 2).sqrt()
         wire = torch.minimum(wire, 9 - (x - trunk.midline).abs())

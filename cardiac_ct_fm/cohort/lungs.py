@@ -90,7 +90,7 @@ def draw_lungs(rng: torch.Generator, trunk: TrunkParameters) -> LungParameters:
         gradient=uniform(rng, 0, 110) if chance(rng, 0.7) else uniform(rng, 110, 250),
         texture=uniform(rng, 5, 30),
         vessel=uniform(rng, 40, 450),
-        vessel_radius=uniform(rng, 1.5, 2.8),
+        vessel_radius=uniform(rng, 1.6, 3.2),
         hila=(right, left),
         branches=tuple(branches),
         airways=tuple(airways),
@@ -99,7 +99,7 @@ def draw_lungs(rng: torch.Generator, trunk: TrunkParameters) -> LungParameters:
             uniform(rng, 0.05, 0.45) if chance(rng, 0.14) else 0.0,
             uniform(rng, 0.05, 0.45) if chance(rng, 0.12) else 0.0,
         ),
-        consolidation=uniform(rng, 0.9, 1.8) if chance(rng, 0.12) else 9.0,
+        consolidation=uniform(rng, 1.2, 2.0) if chance(rng, 0.10) else 9.0,
         fibrosis=uniform(rng, 0.5, 1.0) if chance(rng, 0.1) else 0.0,
         oesophagus=(uniform(rng, -16, 0), uniform(rng, 22, 32), uniform(rng, 6, 10)),
         oesophagus_air=uniform(rng, 1.5, 5) if chance(rng, 0.35) else 0.0,
@@ -134,7 +134,7 @@ def paint_lungs(canvas: Canvas, depth: Tensor, tubes: Tensor, cells: Tensor, way
         near = torch.minimum(near, (points - points.new_tensor(list(hilum))).square().sum(-1))
     near = near.sqrt_()
     # calibre falls with the distance from the hilum, down to what a scan still shows under the pleura
-    radius = g.vessel_radius * torch.exp(-near / 55) + 0.55
+    radius = g.vessel_radius * torch.exp(-near / 60) + 0.6
     radius = torch.minimum(radius, 0.3 + 0.08 * depth.clamp(min=0))
     canvas.paint(canvas.cover(tubes + radius) * share * (2 * radius / canvas.spacing).clamp(max=1), g.vessel)
     for a, b, r in g.branches:

@@ -16,9 +16,12 @@ from cardiac_ct_fm.cohort import abdomen, bones, lungs, thorax
 from cardiac_ct_fm.cohort.canvas import Canvas
 from cardiac_ct_fm.cohort.noise import chance, draw_control, refine, smooth_field, uniform
 from cardiac_ct_fm.cohort.thorax import HeartExtent
+from cardiac_ct_fm.errors import ConfigError
 
 SHAPE_CELL_MM, SHAPE_NODES = 34.0, 17
 """Control grid of shapes: bends of organ borders about 7 cm long, over a cube of 54 cm."""
+BOWEL_CELL_MM, BOWEL_NODES = 21.0, 17
+"""Control grid of bowel loops 3–4 cm wide, mirrored outside its cube of 34 cm."""
 DETAIL_CELL_MM, DETAIL_NODES = 11.0, 29
 """Control grid of detail (vessels, bowel, fat strands), mirrored without end outside its cube of 31 cm."""
 SHAPE_CHANNELS, DETAIL_CHANNELS = 9, 5
@@ -55,7 +58,7 @@ class SurroundingsParameters:
 
     Attributes:
         trunk, bones, lungs, abdomen, mediastinum: numbers of the parts.
-        shape: (9, n, n, n) refined control grid of organ borders; detail: (5, m, m, m) of fine structure; CPU.
+        shape: (9, n, n, n) refined control grid of organ borders; bowel: (2, k, k, k) of its loops; detail: (5, m, m, m) of fine structure; CPU.
     """
 
     trunk: thorax.TrunkParameters
@@ -64,6 +67,7 @@ class SurroundingsParameters:
     abdomen: abdomen.AbdomenParameters
     mediastinum: MediastinumParameters
     shape: Tensor
+    bowel: Tensor
     detail: Tensor
 
 
@@ -96,12 +100,17 @@ def draw_surroundings(rng: torch.Generator, sex: str, heart: HeartExtent | None 
 
     Args:
         rng: a CPU generator; the same state gives the same patient on every machine.
-        sex: ``female`` or ``male``.
+        sex: ``F`` or ``M``.
         heart: how far the heart reaches; the trunk is built around it.
 
     Returns:
         The parameters, tensors on the CPU.
+
+    Raises:
+        ConfigError: another sex.
     """
+    if sex not in ("F", "M"):
+        raise ConfigError(f"sex is {sex!r}; the published distributions are for F and M.")
     trunk = thorax.draw_trunk(rng, sex, heart or HeartExtent())
     return SurroundingsParameters(
         trunk=trunk,
@@ -110,6 +119,7 @@ def draw_surroundings(rng: torch.Generator, sex: str, heart: HeartExtent | None 
         abdomen=abdomen.draw_abdomen(rng, trunk),
         mediastinum=_draw_mediastinum(rng, trunk),
         shape=_unit(refine(draw_control(rng, SHAPE_CHANNELS, SHAPE_NODES))),
+        bowel=_unit(refine(draw_control(rng, 2, BOWEL_NODES), 3)),
         detail=_net(_unit(refine(draw_control(rng, DETAIL_CHANNELS, DETAIL_NODES)))),
     )
 
@@ -149,16 +159,17 @@ def background(points: Tensor, heart_distance: Tensor, params: SurroundingsParam
     near = canvas.down(heart_distance)
     trunk = thorax.build_trunk(coarse, near, shape[:4], p)
     margin = m.margin_low + (m.margin_high - m.margin_low) * (0.5 + 0.6 * shape[4]).clamp(0, 1.2)
-    margin = margin + 6 * ((-coarse[..., 2] - 20) / 30).clamp(0, 1) * (shape[5] > 0.3)
+    # thin fat over the free walls and along the vessels of the hila
+    margin = 1.0 + margin * (1 - (trunk.side - 40) / 40).clamp(0.2, 1)
     lung = thorax.lung_depth(trunk, coarse, near, margin, shape[8], p)
-    count, way = bones.rib_fields(coarse, trunk.depth, trunk.side, shape[6], params.bones)
+    count = bones.rib_fields(coarse, trunk.turn, shape[6], params.bones)
     liver = abdomen.liver_depth(coarse, trunk, shape[7:9], p, params.abdomen)
     bowel = smooth_field(
-        coarse * 0.55, params.detail[2:4], DETAIL_CELL_MM * (DETAIL_NODES - 1), (9.0, 5.0, 7.0), padding="reflection"
+        coarse, params.bowel, BOWEL_CELL_MM * (BOWEL_NODES - 1), (0.0, 0.0, -170.0), padding="reflection"
     )
-    (cage, body, muscle, limbs, below, depth, side, lung, count, way, liver, margin) = canvas.up(
+    (cage, body, muscle, limbs, below, depth, side, lung, count, turn, liver, margin) = canvas.up(
         [trunk.cage, trunk.body, trunk.muscle, trunk.limbs, trunk.abdomen, trunk.depth, coarse[..., 0] - p.midline]
-        + [lung, count, way, liver, margin]
+        + [lung, count, trunk.turn, liver, margin]
     )
     a, b, c0, c1, c2, loops, content = canvas.up([*detail, *bowel])
     net = -(a.square_() + b.square_()).sqrt_()
@@ -188,7 +199,7 @@ def background(points: Tensor, heart_distance: Tensor, params: SurroundingsParam
     abdomen.paint_abdomen(canvas, below, cage, liver, torch.stack([loops, content, c2]), net + 1.8, p, params.abdomen)
     axis = thorax.spine_axis(level, p)
     lungs.paint_tubes(canvas, heart_distance, axis, p, params.lungs)
-    bones.paint_ribs(canvas, cage, count, way, params.bones)
+    bones.paint_ribs(canvas, cage, count, turn, params.bones)
     bones.paint_sternum(canvas, cage, p, params.bones)
     bones.paint_shoulders(canvas, p, params.bones)
     bones.paint_spine(canvas, c2, p, params.bones)
@@ -198,7 +209,6 @@ def background(points: Tensor, heart_distance: Tensor, params: SurroundingsParam
 def _paint_table(canvas: Canvas, p: thorax.TrunkParameters) -> None:
     """A curved shell of the patient table with a light core, under the back."""
     x, y = canvas.points[..., 0], canvas.points[..., 1]
-    top = p.back - 1.9 * p.muscle - 0.7 * p.fat - p.table_gap + (x - p.midline) ** 2 / (2 * p.table_radius)
-    depth = top - y
+    depth = thorax.table_height(x, p) - p.table_gap - y
     canvas.paint(canvas.shell(depth, 45.0), -960.0)
     canvas.paint(canvas.shell(depth, p.table_shell) + canvas.shell(depth - 45, p.table_shell), -150.0)

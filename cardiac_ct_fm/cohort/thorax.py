@@ -6,6 +6,7 @@ chest, 300–380 mm wide and 200–260 mm deep over the skin [textbook values, o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -78,7 +79,7 @@ class TrunkParameters:
 
 def draw_trunk(rng: torch.Generator, sex: str, heart: HeartExtent) -> TrunkParameters:
     """A random trunk that has room for this heart."""
-    female = sex == "female"
+    female = sex == "F"
     size = uniform(rng, 0.90, 1.05) * (0.95 if female else 1.03)
     spine_y = heart.back - uniform(rng, 22, 40)
     front = heart.front + uniform(rng, 4, 18)
@@ -137,6 +138,7 @@ class Trunk:
         cage: inside of the rib cage and abdominal wall; body: inside of the skin; muscle: inside of the muscle layer.
         abdomen: below the diaphragm (not limited to the cage).
         side: |x − midline|; depth: 0 at the back wall, 1 at the front wall.
+        turn: the way round the cage, 0 at the spine, 1 at the breast bone.
         spine: distance outside of the vertebral column.
         limbs: shoulders, neck and arms.
     """
@@ -147,6 +149,7 @@ class Trunk:
     abdomen: Tensor
     side: Tensor
     depth: Tensor
+    turn: Tensor
     spine: Tensor
     limbs: Tensor
 
@@ -180,10 +183,11 @@ def build_trunk(points: Tensor, heart_distance: Tensor, wobble: Tensor, p: Trunk
     # far from the heart its distance is saturated and says nothing
     cage = torch.maximum(cage, heart_distance + p.heart_gap - 20 * (-18 - heart_distance).clamp(min=0))
     depth = ((y - back) / (front - back)).clamp(-0.5, 1.5)
+    turn = torch.atan2(side / width, (centre - y) / half) / math.pi
 
     posterior = (0.35 - depth).clamp(0, 1) * 2.5
     anterior = (depth - 0.6).clamp(0, 0.4) * 2.5
-    paraspinal = (1 - (side - 26).abs() / 34).clamp(0, 1) * posterior.clamp(max=1)
+    paraspinal = (1 - (side - 26).clamp(min=0) / 34).clamp(0, 1) * posterior.clamp(max=1)
     pectoral = (1 - (side - 75).abs() / 65).clamp(0, 1) * anterior * profile(z, [(-50, 0.0), (20, 0.6), (90, 1.6), (150, 1.0)])
     flank = (1 - (depth - 0.35).abs() / 0.35).clamp(0, 1) * profile(z, [(-200, 0.6), (-60, 0.3), (30, 0.8), (90, 1.8), (150, 2.0)])
     muscle_mm = p.muscle * (1 + 1.9 * paraspinal + 0.9 * pectoral + 0.9 * flank + 0.12 * wobble[1])
@@ -192,14 +196,15 @@ def build_trunk(points: Tensor, heart_distance: Tensor, wobble: Tensor, p: Trunk
     muscle = cage + muscle_mm
     body = muscle + fat_mm
 
+    # lying on the back flattens it: fat fills the space between the ribs and the table
+    table = table_height(x, p) + 1.0
+    flat = torch.minimum(y - table, torch.minimum(0.78 * p.half_width - side, (0.22 - depth) * 160))
+    body = torch.maximum(body, torch.minimum(flat, (top - 15 - z) * 0.7))
     if p.breast > 0:
         for sign in (-1.0, 1.0):
-            place = (p.midline + sign * (45 + 0.55 * p.breast), p.front + 12, 5.0 - 0.3 * p.breast)
-            body = torch.maximum(body, ellipsoid_depth(points, place, (p.breast, 0.85 * p.breast, p.breast)))
+            body = torch.maximum(body, ellipsoid_depth(points, *breast(p, sign)))
     limbs = _limbs(points, p)
-    body = torch.maximum(body, limbs)
-    table_y = p.back - 1.9 * p.muscle - 0.7 * p.fat + (x - p.midline) ** 2 / (2 * p.table_radius)
-    body = torch.minimum(body, y - table_y)
+    body = torch.minimum(torch.maximum(body, limbs), y - table)
 
     lower = profile(x - p.midline, [(-75, p.dome_left), (-20, p.dome_middle), (15, p.dome_middle), (75, p.dome_right)])
     inward = cage.clamp(min=0)
@@ -207,7 +212,18 @@ def build_trunk(points: Tensor, heart_distance: Tensor, wobble: Tensor, p: Trunk
     abdomen = (lower - fall + 4 * wobble[3] - z) * 0.8
 
     spine = ((x - sx) ** 2 + ((y - sy) * 1.1) ** 2).sqrt() - 19
-    return Trunk(cage, body, muscle, abdomen, side, depth, spine, limbs)
+    return Trunk(cage, body, muscle, abdomen, side, depth, turn, spine, limbs)
+
+
+def table_height(x: Tensor, p: TrunkParameters) -> Tensor:
+    """y of the back that lies on the table."""
+    return p.back - 1.7 * p.muscle - 0.7 * p.fat - 4 + (x - p.midline) ** 2 / (2 * p.table_radius)
+
+
+def breast(p: TrunkParameters, sign: float) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Centre and radii of a breast, spread flat as in a patient who lies on the back; +1 is the patient's right."""
+    r = p.breast
+    return (p.midline + sign * (38 + 0.75 * r), p.front - 2 - 0.12 * r, 8.0 - 0.4 * r), (1.05 * r, 0.62 * r, 1.05 * r)
 
 
 def _limbs(points: Tensor, p: TrunkParameters) -> Tensor:
@@ -250,10 +266,17 @@ def lung_depth(
         p: the trunk.
     """
     z = points[..., 2]
-    # the mediastinum: a strip that is thin in front of the heart, wide at the great vessels, narrow at the top
-    strip = p.mediastinum * profile(z, [(-80, 1.0), (30, 0.8), (60, 1.25), (100, 1.45), (p.apex, 1.3)])
-    strip = strip * (1.0 - 0.55 * ((trunk.depth - 0.72) / 0.2).clamp(0, 1)) + 4 * wobble
-    depth = torch.minimum(trunk.cage - 1.5, trunk.side - strip)
-    depth = torch.minimum(depth, -heart_distance - margin)
-    depth = torch.minimum(depth, trunk.spine - 2.5)
-    return torch.minimum(depth, -trunk.abdomen - 1.5)
+    # the mediastinum: a strip that is thin behind the breast bone, wide at the great vessels, narrow beside the spine
+    strip = p.mediastinum * profile(z, [(-80, 1.0), (30, 0.85), (60, 1.25), (100, 1.4), (p.apex, 1.2)])
+    strip = strip * profile(trunk.depth, [(0.3, 0.9), (0.5, 1.1), (0.65, 1.0), (0.85, 0.3), (0.97, 0.35), (1.0, 0.9)])
+    depth = torch.minimum(trunk.side - strip - 5 * wobble, trunk.spine - 2.5)
+    # fat fills the wedges between heart, diaphragm and chest wall
+    closed = _smooth_max(heart_distance + margin, trunk.abdomen + 1.5, 12 + p.fat)
+    closed = _smooth_max(closed, 1.5 - trunk.cage, 12.0)
+    return torch.minimum(depth, -closed)
+
+
+def _smooth_max(a: Tensor, b: Tensor, width: float) -> Tensor:
+    """The larger of two depths with the groove between them filled; ``width`` mm across."""
+    overlap = (width - (a - b).abs()).clamp(min=0)
+    return torch.maximum(a, b) + overlap.square() * (0.25 / width)
