@@ -197,6 +197,16 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     return sorted(name for name in names if fnmatchcase(name, pattern))
 
 
+def known_names() -> list[str]:
+    """All names that :func:`model_info` takes, sorted.
+
+    Raises:
+        WeightsError: a ``registry.json`` is damaged.
+    """
+    published = _published()
+    return sorted({*ARCHITECTURES, *published, *(info.name for info in published.values())})
+
+
 def model_info(name: str) -> ModelInfo:
     """What is known of ``name.tag``, or of ``name``: its default weights where there are any, else the architecture.
 
@@ -215,7 +225,7 @@ def model_info(name: str) -> ModelInfo:
     if tags:
         raise UsageError(f"{name!r} can be {' or '.join(sorted(i.full_name for i in tags))}; write the one you want.")
     if name not in _ARCHITECTURES:
-        raise UnknownNameError("model", name, sorted({*ARCHITECTURES, *published}))
+        raise UnknownNameError("model", name, known_names())
     entry = _ARCHITECTURES[name]
     heads = tuple(head.name for head in ARCHITECTURES[name].heads)
     return ModelInfo(name, heads=heads, parameters=entry.parameters, description=entry.description)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from cardiac_ct_fm.errors import UnknownNameError, UsageError, WeightsError
 from cardiac_ct_fm.hub import HubFetcher, HubOptions
-from cardiac_ct_fm.registry import ARCHITECTURES, MANIFEST, ModelInfo, list_models, model_info
+from cardiac_ct_fm.registry import MANIFEST, ModelInfo, known_names, list_models, model_info
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -131,7 +131,7 @@ def _classify(source: str | Path) -> tuple[str, str, str | None]:
                 name, _, revision = text.removeprefix(prefix).partition("@")
                 return kind, name, revision or None
     path = Path(source).expanduser()
-    known = isinstance(source, str) and (text in ARCHITECTURES or text in list_models(pretrained=True))
+    known = isinstance(source, str) and text in known_names()
     match = _HUB_MODEL.fullmatch(text) if isinstance(source, str) and not text.startswith((".", "/", "~")) else None
     if path.is_dir():
         if known or match:
@@ -140,7 +140,7 @@ def _classify(source: str | Path) -> tuple[str, str, str | None]:
                 f"{text!r} is a folder here and also a {'registered model' if known else 'Hub repository'}: "
                 f"write './{text}' for the folder or '{other}' for the other."
             )
-        return "folder", text, None
+        return "folder", str(path), None
     if path.is_file() or path.suffix in PICKLE_SUFFIXES:
         if path.suffix in PICKLE_SUFFIXES:
             raise WeightsError(_pickle_text(path.name))
@@ -151,7 +151,7 @@ def _classify(source: str | Path) -> tuple[str, str, str | None]:
         return "hub", match["repo"], match["revision"]
     if os.sep in text or isinstance(source, Path):
         raise WeightsError(f"The folder {text} does not exist; give a model folder, a name or org/name.")
-    raise UnknownNameError("model", text, sorted({*ARCHITECTURES, *list_models(pretrained=True)}))
+    raise UnknownNameError("model", text, known_names())
 
 
 def _open(

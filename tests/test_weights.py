@@ -1,0 +1,436 @@
+"""Saving and loading: exact round trips, only what was chosen, and everything that must be refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_models import BACKBONES, small_model
+
+import cardiac_ct_fm as ccf
+from cardiac_ct_fm.config import ModelConfig
+from cardiac_ct_fm.registry import MODELS_VARIABLE
+from cardiac_ct_fm.weights import resolve, sha256_of
+
+
+def image() -> torch.Tensor:
+    return torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    small_model().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A published model ``small.first`` in a folder of weights that the registry knows."""
+    root = tmp_path / "weights"
+    model = small_model()
+    model._set_config(model.config.replace(provenance={"command": "made for a test", "seed": 0}))
+    ccf.export_pretrained(model, root, tag="first", metrics={"cohort": {"dice": 0.5}}, dtype=torch.float32)
+    monkeypatch.setenv(MODELS_VARIABLE, str(root))
+    return root
+
+
+def edit_manifest(folder: Path) -> None:
+    """Write the sha256 of the files as they are now into ``registry.json``, as if they had been published so."""
+    path = folder / "registry.json"
+    manifest = json.loads(path.read_text())
+    for name in manifest["files"]:
+        manifest["files"][name] = {"sha256": sha256_of(folder / name), "bytes": 0}
+    path.write_text(json.dumps(manifest))
+
+
+# ---- round trips
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+@torch.no_grad()
+def test_a_saved_model_gives_bit_identical_logits(kind: str, tmp_path: Path) -> None:
+    model = small_model(kind)
+    x = torch.randn(1, 1, *((64, 32, 32) if kind == "swin of four stages" else (32, 32, 32)))
+    model.save_pretrained(tmp_path)
+    again = ccf.from_pretrained(tmp_path)
+    assert again.config == model.config
+    assert not again.training
+    assert all(torch.equal(again(x)[name], logits) for name, logits in model(x).items())
+
+
+@torch.no_grad()
+def test_half_precision_files_are_loaded_as_float32(tmp_path: Path) -> None:
+    model = small_model()
+    model.save_pretrained(tmp_path, dtype=torch.float16)
+    again = ccf.from_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert {t.dtype for t in stored.values()} == {torch.float16}
+    for name, parameter in again.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert torch.equal(parameter, model.get_parameter(name).half().float())
+    assert ccf.from_pretrained(tmp_path, dtype=torch.bfloat16).heads["hps"].weight.dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_shards_below_the_limit_are_read_as_one_model(tmp_path: Path) -> None:
+    model, x = small_model(), image()
+    model.save_pretrained(tmp_path, max_shard_bytes=100_000)
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    assert not (tmp_path / "model.safetensors").exists()
+    assert all(len(load_file(p)) == 1 or p.stat().st_size < 105_000 for p in shards)
+    assert torch.equal(ccf.from_pretrained(tmp_path)(x)["hps"], model(x)["hps"])
+    shards[1].unlink()
+    with pytest.raises(ccf.WeightsError, match=shards[1].name):
+        ccf.from_pretrained(tmp_path)
+
+
+def test_saving_over_an_older_model_leaves_no_stale_shard_and_no_foreign_file_lost(tmp_path: Path) -> None:
+    small_model().save_pretrained(tmp_path, max_shard_bytes=100_000)
+    (tmp_path / "notes.txt").write_text("mine")
+    small_model(seed=1).save_pretrained(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "README.md", "config.json", "model.safetensors", "notes.txt", "registry.json",
+    ]  # fmt: skip
+    assert torch.equal(ccf.from_pretrained(tmp_path).heads["hps"].weight, small_model(seed=1).heads["hps"].weight)
+
+
+def test_attention_tables_that_follow_from_the_window_size_are_not_stored(tmp_path: Path) -> None:
+    small_model("swin of three stages").save_pretrained(tmp_path)
+    assert not [name for name in load_file(tmp_path / "model.safetensors") if "index" in name]
+
+
+def test_a_head_that_was_added_is_saved_with_the_model(tmp_path: Path) -> None:
+    model = small_model()
+    model.add_head("coronaries", ["Left", "Right"], own_decoder=True)
+    model.save_pretrained(tmp_path)
+    assert list(ccf.from_pretrained(tmp_path).heads) == ["heart", "hps", "coronaries"]
+    assert "Left, Right" in (tmp_path / "README.md").read_text()
+
+
+def test_loading_leaves_the_global_random_state_alone(folder: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    ccf.from_pretrained(folder)
+    assert torch.equal(torch.rand(1), expected)
+
+
+# ---- only the chosen heads
+
+
+@torch.no_grad()
+def test_only_the_chosen_heads_are_loaded(folder: Path) -> None:
+    model, x = ccf.from_pretrained(folder, heads=["hps"]), image()
+    assert list(model.heads) == ["hps"]
+    assert [h.name for h in model.config.heads] == ["hps"]
+    assert torch.equal(model(x)["hps"], small_model()(x)["hps"])
+    with pytest.raises(ccf.ConfigError, match="no head 'lungs'"):
+        ccf.from_pretrained(folder, heads=["lungs"])
+
+
+def test_tensors_of_heads_that_were_not_chosen_are_never_read(folder: Path) -> None:
+    """A head full of NaN does not disturb those who leave it out."""
+    tensors = load_file(folder / "model.safetensors")
+    tensors["heads.heart.weight"] = torch.full_like(tensors["heads.heart.weight"], float("nan"))
+    save_file(tensors, folder / "model.safetensors")
+    edit_manifest(folder)
+    ccf.from_pretrained(folder, heads=["hps"])
+    with pytest.raises(ccf.WeightsError, match=r"not finite in 'heads\.heart\.weight'"):
+        ccf.from_pretrained(folder)
+
+
+# ---- head files
+
+
+@pytest.mark.parametrize("own_decoder", [False, True])
+@torch.no_grad()
+def test_a_head_file_puts_the_head_on_the_trunk_it_was_trained_on(own_decoder: bool, folder: Path) -> None:
+    model, x = ccf.from_pretrained(folder), image()
+    model.add_head("coronaries", ["Coronary"], own_decoder=own_decoder)
+    if own_decoder:
+        for parameter in model.decoders["coronaries"].parameters():
+            parameter.add_(0.01)
+    path = model.eval().save_head("coronaries", folder.parent / "coronaries.safetensors")
+    again = ccf.from_pretrained(folder, heads=["heart", str(path)])
+    assert list(again.heads) == ["heart", "coronaries"]
+    assert again.config.head("coronaries").classes == ("Coronary",)
+    assert torch.equal(again(x)["coronaries"], model(x)["coronaries"])
+    assert torch.equal(again(x)["heart"], model(x)["heart"])
+    again.save_pretrained(folder.parent / "both")
+    assert torch.equal(ccf.from_pretrained(folder.parent / "both")(x)["coronaries"], model(x)["coronaries"])
+    with pytest.raises(ccf.UsageError, match="has a head 'coronaries' already"):
+        again.load_head(path)
+
+
+def test_a_head_file_of_a_linear_head_is_a_few_kilobytes(folder: Path) -> None:
+    model = ccf.from_pretrained(folder)
+    assert model.save_head("hps", folder / "hps.safetensors").stat().st_size < 4_000
+
+
+def test_a_head_for_another_trunk_is_refused_and_leaves_nothing_behind(folder: Path) -> None:
+    other = small_model(seed=1)
+    other.add_head("coronaries", ["Coronary"])
+    path = other.save_head("coronaries", folder.parent / "coronaries.safetensors")
+    model = ccf.from_pretrained(folder)
+    with pytest.raises(ccf.WeightsError, match="was trained on the trunk of small with sha256"):
+        model.load_head(path)
+    assert list(model.heads) == ["heart", "hps"]
+    with pytest.raises(ccf.WeightsError, match="was trained on the trunk"):
+        ccf.from_pretrained(folder, heads=[path])
+
+
+def test_what_is_no_head_file_is_refused(folder: Path, tmp_path: Path) -> None:
+    model = ccf.from_pretrained(folder)
+    with pytest.raises(ccf.WeightsError, match="is not a head file"):
+        model.load_head(folder / "model.safetensors")
+    with pytest.raises(ccf.WeightsError, match="does not exist"):
+        ccf.from_pretrained(folder, heads=["nowhere.safetensors"])
+    with pytest.raises(ccf.UsageError, match=r"must end with \.safetensors"):
+        model.save_head("hps", tmp_path / "hps.pt")
+    with pytest.raises(ccf.UsageError, match="not in float32"):
+        model.to(torch.float16).save_head("hps", tmp_path / "hps.safetensors")
+
+
+# ---- refused: unsafe, damaged, not fitting
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "final_ckpt.pt"])
+def test_a_pickle_offered_as_weights_is_refused_in_one_line(name: str, folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": torch.zeros(1)}, folder / name)
+    for source in (folder, folder / name):
+        with pytest.raises(ccf.WeightsError, match=r"is a pickle, which can run code.*convert") as caught:
+            ccf.from_pretrained(source)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ccf.WeightsError, match="is a pickle"):
+        ccf.from_pretrained(folder, heads=[folder / name])
+
+
+@pytest.mark.parametrize("protocol", [2, 4, "zip"])
+def test_a_pickle_under_a_safe_name_is_refused_unopened(protocol: int | str, folder: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return exec, ("raise SystemExit('the pickle ran')",)
+
+    path = folder / "model.safetensors"
+    if protocol == "zip":
+        torch.save({"a": torch.zeros(1)}, path)
+    else:
+        path.write_bytes(pickle.dumps(Bomb(), protocol=int(protocol)))
+    with pytest.raises(ccf.WeightsError, match="is a pickle"):
+        ccf.from_pretrained(folder, verify=False)
+
+
+def test_a_damaged_file_is_refused_by_its_sha256(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ccf.WeightsError, match="the file is damaged or was changed"):
+        ccf.from_pretrained(folder)
+    ccf.from_pretrained(folder, verify=False)
+
+
+def test_a_truncated_file_is_refused_even_without_verification(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ccf.WeightsError, match="not a whole safetensors file"):
+        ccf.from_pretrained(folder, verify=False)
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown", "shape", "only foreign names"])
+def test_names_and_shapes_must_match_exactly(change: str, folder: Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    if change == "missing":
+        del tensors["heads.hps.bias"]
+    elif change == "unknown":
+        tensors["heads.lungs.weight"] = torch.zeros(1)
+    elif change == "shape":
+        tensors["heads.hps.bias"] = torch.zeros(7)
+    else:
+        tensors = {"net." + name: tensor for name, tensor in tensors.items()}
+    save_file(tensors, path)
+    edit_manifest(folder)
+    with pytest.raises(ccf.WeightsError, match="do not fit its configuration"):
+        ccf.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 99}, "format_version 99.*Install the version"),
+        ({"surprise": 1}, "not a model configuration"),
+        ({"backbone": {"architecture": "resnet"}}, "resnet"),
+    ],
+)
+def test_a_configuration_of_another_kind_is_refused(change: dict[str, object], message: str, folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    edit_manifest(folder)
+    with pytest.raises(ccf.CardiacCTError, match=message):
+        ccf.from_pretrained(folder)
+
+
+def test_shards_outside_the_folder_are_refused(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder.parent / "elsewhere.safetensors")
+    index = {"metadata": {}, "weight_map": {"a": "../elsewhere.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ccf.WeightsError, match=r"shards are \.safetensors files beside it"):
+        ccf.from_pretrained(folder, verify=False)
+
+
+def test_weights_that_do_not_fit_half_precision_are_not_written(tmp_path: Path) -> None:
+    model = small_model()
+    with torch.no_grad():
+        model.heads["hps"].bias[0] = 1e6
+    with pytest.raises(ccf.WeightsError, match=r"not finite in torch\.float16"):
+        model.save_pretrained(tmp_path / "model", dtype=torch.float16)
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_a_failed_saving_leaves_the_older_model_as_it_was(folder: Path) -> None:
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    model = small_model(seed=1)
+    with torch.no_grad():
+        model.heads["hps"].bias[0] = float("nan")
+    with pytest.raises(ccf.WeightsError, match="not finite"):
+        model.save_pretrained(folder)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+# ---- sources
+
+
+def test_a_source_that_means_two_things_names_both_ways_out(
+    registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small_model(seed=1).save_pretrained("small.first")
+    with pytest.raises(ccf.UsageError, match=r"'\./small\.first'.*'registry:small\.first'"):
+        ccf.from_pretrained("small.first")
+    assert resolve("./small.first").source == "folder small.first"
+    assert resolve("registry:small.first").source == "small.first"
+    small_model(seed=1).save_pretrained("org/model")
+    with pytest.raises(ccf.UsageError, match=r"'\./org/model'.*'hf:org/model'"):
+        ccf.from_pretrained("org/model")
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ("cardiac_swin_tinny.x", ccf.UnknownNameError, "no model called"),
+        ("./nowhere", ccf.WeightsError, "does not exist"),
+        (Path("nowhere"), ccf.WeightsError, "does not exist"),
+        ("registry:nothing", ccf.UnknownNameError, "no model called 'nothing'"),
+        ("org/name@a/b/c@d", ccf.WeightsError, "does not exist"),
+    ],
+)
+def test_a_source_that_is_nothing_says_so(source: str | Path, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ccf.from_pretrained(source)
+
+
+def test_a_file_or_a_revision_where_a_folder_is_meant_is_explained(folder: Path) -> None:
+    with pytest.raises(ccf.UsageError, match=r"give the folder that holds config\.json"):
+        ccf.from_pretrained(folder / "model.safetensors")
+    with pytest.raises(ccf.UsageError, match="revision='main' is for Hub repositories"):
+        ccf.from_pretrained(folder, revision="main")
+    with pytest.raises(ccf.UsageError, match="give one of them"):
+        ccf.from_pretrained("org/name@v1", revision="v2")
+    with pytest.raises(ccf.UsageError, match="device 'gpu'"):
+        ccf.from_pretrained(folder, device="gpu")
+
+
+def test_a_folder_without_a_model_says_what_a_model_is(tmp_path: Path) -> None:
+    with pytest.raises(ccf.WeightsError, match=r"has no config\.json"):
+        ccf.from_pretrained(tmp_path)
+
+
+# ---- the registry
+
+
+@torch.no_grad()
+def test_a_registered_model_is_found_by_name_with_and_without_its_tag(registered: Path) -> None:
+    x = image()
+    assert "small.first" in ccf.list_models(pretrained=True)
+    assert ccf.list_models("small.*", pretrained=True) == ["small.first"]
+    for name in ("small", "small.first"):
+        assert torch.equal(ccf.from_pretrained(name)(x)["hps"], small_model()(x)["hps"])
+    info = ccf.model_info("small")
+    assert (info.full_name, info.pretrained, info.license) == ("small.first", True, "apache-2.0")
+    assert info.metrics == {"cohort": {"dice": 0.5}}
+    assert info.provenance == {"command": "made for a test", "seed": 0}
+    assert info.parameters == small_model().num_parameters
+    assert info.sha256["model.safetensors"] == sha256_of(registered / "small.first" / "model.safetensors")
+
+
+def test_of_several_weights_the_default_is_meant_or_the_tags_are_named(registered: Path) -> None:
+    ccf.export_pretrained(small_model(seed=1), registered, tag="second")
+    with pytest.raises(ccf.UsageError, match=r"small\.first or small\.second"):
+        ccf.from_pretrained("small")
+    ccf.export_pretrained(small_model(seed=1), registered, tag="second", default=True)
+    assert ccf.model_info("small").tag == "second"
+
+
+def test_every_load_from_the_registry_is_verified(registered: Path) -> None:
+    model = ccf.from_pretrained("small.first")
+    assert model.weight_files is not None
+    assert model.weight_files.verified
+    config = registered / "small.first" / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(ccf.WeightsError, match="sha256"):
+        ccf.from_pretrained("small.first")
+
+
+def test_an_architecture_without_weights_says_how_to_get_random_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(MODELS_VARIABLE, raising=False)
+    with pytest.raises(ccf.WeightsError, match=r"no trained weights.*create_model\('cardiac_unetr_base'\)"):
+        ccf.from_pretrained("cardiac_unetr_base")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format_version": 9}', '{"format_version": 1, "name": "x"}'])
+def test_a_damaged_registry_file_is_named(content: str, registered: Path) -> None:
+    (registered / "small.first" / "registry.json").write_text(content)
+    with pytest.raises(ccf.WeightsError, match=r"small\.first/registry\.json"):
+        ccf.list_models(pretrained=True)
+
+
+def test_all_architectures_are_listed_and_fit_wildcards() -> None:
+    assert ccf.list_models("cardiac_swin_*") == ["cardiac_swin_base", "cardiac_swin_small", "cardiac_swin_tiny"]
+    info = ccf.model_info("cardiac_unetr_base")
+    assert (info.pretrained, info.heads) == (False, ("heart", "hps", "ms", "calc"))
+
+
+def test_the_bundled_weights_load_verified_and_fit_in_ten_megabytes() -> None:
+    names = [n for n in ccf.list_models(pretrained=True) if n.startswith("cardiac_swin_tiny.")]
+    if not names:
+        pytest.skip("the package does not hold trained weights yet")
+    model = ccf.from_pretrained("cardiac_swin_tiny")
+    assert model.weight_files is not None
+    assert model.weight_files.verified
+    assert sum(p.stat().st_size for p in model.weight_files.tensors) <= 10_000_000
+    assert model.config.provenance
+
+
+# ---- the model card
+
+
+def test_the_model_card_states_what_was_recorded_and_what_was_not(registered: Path) -> None:
+    card = (registered / "small.first" / "README.md").read_text()
+    assert "not a medical device" in card
+    assert "| dice | 0.5 |" in card
+    assert "Command that made the weights: made for a test" in card
+    assert "Synthetic share of the training data: not recorded" in card
+    assert str(small_model().generate_model_card()).count("not recorded") >= 2
+
+
+def test_a_configuration_survives_its_json() -> None:
+    for kind in BACKBONES:
+        config = small_model(kind).config
+        assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
