@@ -117,9 +117,10 @@ def _choose(folder: Path, found: Sequence[DicomSeries], wanted: str | None) -> D
         ImageError: it is not clear, or it is no CT.
     """
     if not found:
-        if any((h := _read_header(p)) and int(getattr(h, "NumberOfFrames", 0) or 0) > 1 for p in _files(folder)):
+        headers = [header for path in _files(folder) if (header := _read_header(path)) is not None]
+        if any(int(getattr(header, "NumberOfFrames", None) or 1) > 1 for header in headers):
             raise ImageError(
-                f"{folder} holds multi-frame (enhanced) DICOM, which is not read here. Convert it to NIfTI with dcm2niix."
+                f"{folder} holds multi-frame (enhanced) DICOM, which is not read here. Convert it with dcm2niix to NIfTI."
             )
         others = Counter("".join(p.suffixes[-2:]) or "no ending" for p in _files(folder))
         seen = ", ".join(f"{n} × {ending}" for ending, n in others.most_common(3)) or "it is empty"

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 OBLIQUE_OVERSAMPLING = 2.0
 """Samples per look voxel of the filtered lattice between scan and oblique look.
 
-The second, trilinear, step then adds a blur of at most (1/2)²/4 = 1/16 of a look voxel squared, against the 1/6 of
-the antialiasing triangle itself.
+The trilinear step that follows then blurs with a variance of at most (1/2)²/4 = 1/16 look voxels squared, less than the
+1/12 of the look's own voxel.
 """
 
 _SLAB_VOXELS = 4_000_000
 """Voxels of the scan that are held as float32 at once (16 MB)."""
+
+_NO_BOX = 1e-3
+"""Boxes narrower than this many voxels change nothing in float32 and are left out."""
 
 _BLOCK_EDGE = 96
 """Edge, in voxels, of the blocks of an oblique look; the lattice between stays below 100 MB."""
@@ -64,9 +67,10 @@ def pad_fraction(volume: Volume, grid: Grid) -> float:
 def resample_hu(volume: Volume, grid: Grid, low_hu: float, device: torch.device | str = "cpu") -> torch.Tensor:
     """The scan on another grid: linear interpolation, averaged over the footprint where the grid is coarser.
 
-    Along each axis of the scan the filter is a triangle as wide as a voxel of ``grid`` (or of the scan, if that is
-    larger: plain linear interpolation then). A straight ramp comes back as itself. Padding below ``low_hu`` (−3024
-    outside of the reconstruction circle) counts as ``low_hu``.
+    Along each axis of the scan its linear interpolant is averaged over a box, so that scan voxel and box together are
+    as wide (in variance) as a voxel of ``grid``; where ``grid`` is finer this is plain linear interpolation. A straight
+    ramp comes back as itself. Padding below ``low_hu`` (−3024 outside of the reconstruction circle) counts as
+    ``low_hu``.
 
     Returns:
         (X, Y, Z) float32 HU on ``device``; ``low_hu`` outside of the scan.
@@ -81,13 +85,13 @@ def resample_hu(volume: Volume, grid: Grid, low_hu: float, device: torch.device 
     if parallel is not None:
         # Axis a of the scan runs along axis parallel[a] of the look: one separable pass is exact.
         positions = [to_scan[a, parallel[a]] * np.arange(grid.shape[parallel[a]]) + to_scan[a, 3] for a in range(3)]
-        result = _separable(data, positions, width, low_hu, device)
+        result = _aligned(data, positions, width, low_hu, device)
         return result.permute([parallel.index(b) for b in range(3)]).contiguous()
     return _oblique(data, to_scan, grid.shape, width, low_hu, device)
 
 
 def _footprint(scan: Grid, grid: Grid) -> FloatArray:
-    """(3,) half width, in voxels of the scan, of the triangle along each axis of the scan; at least 1."""
+    """(3,) size of a voxel of ``grid`` along each axis of the scan, in voxels of the scan; at least 1."""
     spacing = np.asarray(scan.spacing)
     directions = scan.affine[:3, :3] / spacing
     along = np.linalg.norm(grid.affine[:3, :3].T @ directions, axis=0)
@@ -98,45 +102,70 @@ def _footprint(scan: Grid, grid: Grid) -> FloatArray:
 def _weights(
     positions: FloatArray, size: int, width: float, device: torch.device | str
 ) -> tuple[torch.Tensor, int, int]:
-    """Triangle weights that carry ``size`` samples to ``positions``, cut to the samples that are needed.
+    """Weights that carry ``size`` samples to ``positions``, cut to the samples that are needed.
+
+    Args:
+        positions: (P,) in samples; beyond the first and last centre the edge sample goes on.
+        size: number of samples.
+        width: of the result's voxel, in samples, at least 1.
+        device: where the weights live.
 
     Returns:
-        (positions, stop - start) float32 whose rows sum to 1, or to 0 where the position lies outside of the
-        samples' voxels; and ``start``, ``stop``. ``stop == start`` when nothing is inside.
+        (P, stop - start) float32 whose rows sum to 1; ``start`` and ``stop``.
     """
-    inside = (positions >= -0.5) & (positions <= size - 0.5)
-    if not inside.any():
-        return torch.zeros(len(positions), 0, device=device), 0, 0
-    start = max(int(np.floor(positions[inside].min() - width)), 0)
-    stop = min(int(np.ceil(positions[inside].max() + width)) + 1, size)
-    # Beyond the first and last centre the edge sample goes on; a triangle that is cut there is filled up.
-    centres = np.clip(positions, 0, size - 1)
-    weights = np.maximum(width - np.abs(centres[:, None] - np.arange(start, stop)), 0) * inside[:, None]
-    total = weights.sum(axis=1, keepdims=True)
-    weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
-    return torch.from_numpy(weights.astype(np.float32)).to(device), start, stop
+    # A scan voxel is a box of width 1 itself; variances (width²/12) add up.
+    box = float(np.sqrt(width**2 - 1))
+    reach = box / 2 + 1
+    first, last = int(np.floor(positions.min() - reach)), int(np.ceil(positions.max() + reach))
+    offsets = positions[:, None] - np.arange(first, last + 1)
+    if box < _NO_BOX:
+        weights = np.maximum(1 - np.abs(offsets), 0)
+    else:
+        weights = (_triangle_integral(offsets + box / 2) - _triangle_integral(offsets - box / 2)) / box
+    start, stop = min(max(first, 0), size - 1), max(min(last + 1, size), 1)
+    folded = np.zeros((stop - start, len(positions)))
+    np.add.at(folded, np.clip(np.arange(first, last + 1), start, stop - 1) - start, weights.T)
+    return torch.from_numpy(np.ascontiguousarray(folded.T, dtype=np.float32)).to(device), start, stop
+
+
+def _triangle_integral(u: FloatArray) -> FloatArray:
+    """Integral from −∞ to ``u`` of the kernel of linear interpolation, ``max(1 - |t|, 0)``."""
+    v = np.clip(u, -1, 1)
+    result: FloatArray = np.where(v < 0, (v + 1) ** 2 / 2, 1 - (1 - v) ** 2 / 2)
+    return result
 
 
 def _separable(
     data: npt.NDArray[Any], positions: list[FloatArray], width: FloatArray, low_hu: float, device: torch.device | str
 ) -> torch.Tensor:
-    """``data`` at the lattice of ``positions`` (voxel coordinates per axis); ``low_hu`` outside of it."""
+    """``data`` at the lattice of ``positions`` (voxel coordinates per axis); edges go on outside of it."""
     plan = [_weights(p, n, float(w), device) for p, n, w in zip(positions, data.shape, width, strict=True)]
     (w0, a0, b0), (w1, a1, b1), (w2, a2, b2) = plan
     out = torch.zeros(len(positions[0]), len(positions[1]), len(positions[2]), device=device)
-    if min(b0 - a0, b1 - a1, b2 - a2) == 0:
-        return out + low_hu
     step = max(1, _SLAB_VOXELS // ((b1 - a1) * (b2 - a2)))
     for begin in range(a0, b0, step):
         end = min(begin + step, b0)
-        slab = _to_float(data[begin:end, a1:b1, a2:b2], device).clamp_(min=low_hu).sub_(low_hu)
+        slab = _to_float(data[begin:end, a1:b1, a2:b2], device).clamp_(min=low_hu)
         slab = torch.matmul(w1, torch.matmul(slab, w2.T))
         rows = w0[:, begin - a0 : end - a0]
         used = torch.nonzero(rows.any(dim=1)).flatten()
         if len(used):
             first, last = int(used[0]), int(used[-1]) + 1
             out[first:last] += torch.tensordot(rows[first:last], slab, dims=1)
-    return out + low_hu
+    return out
+
+
+def _aligned(
+    data: npt.NDArray[Any], positions: list[FloatArray], width: FloatArray, low_hu: float, device: torch.device | str
+) -> torch.Tensor:
+    """``data`` on a grid that is parallel to it: one separable pass over the part that lies inside."""
+    inside = [np.flatnonzero((p >= -0.5) & (p <= n - 0.5)) for p, n in zip(positions, data.shape, strict=True)]
+    out = torch.full([len(p) for p in positions], low_hu, dtype=torch.float32, device=device)
+    if min(map(len, inside)) > 0:
+        # Positions grow or fall evenly, so those inside follow each other.
+        where = tuple(slice(int(i[0]), int(i[-1]) + 1) for i in inside)
+        out[where] = _separable(data, [p[w] for p, w in zip(positions, where, strict=True)], width, low_hu, device)
+    return out
 
 
 def _oblique(
@@ -164,24 +193,25 @@ def _oblique_block(
     size = np.asarray(data.shape)
     corners = block.corners()
     if (corners.max(axis=0) < -0.5).any() or (corners.min(axis=0) > size - 0.5).any():
-        return torch.full(block.shape, low_hu, device=device)
-    low = np.clip(np.floor(corners.min(axis=0)), 0, size - 1)
-    high = np.clip(np.ceil(corners.max(axis=0)), 0, size - 1)
-    # The lattice between: the scan's own voxels where the look is as fine, else finer than the look's.
-    wanted = np.where(width > 1, width / OBLIQUE_OVERSAMPLING, 1.0)
-    counts = np.maximum(np.ceil((high - low) / wanted).astype(int) + 1, 2)
-    positions = [np.linspace(low[a], high[a], counts[a]) for a in range(3)]
+        return torch.full(block.shape, low_hu, dtype=torch.float32, device=device)
+    # The lattice between: the scan's own voxels where the look is as fine, else finer than the look's. It is counted
+    # from the scan's middle: neighbouring blocks share it, and a flip of the scan does not move it.
+    step = np.where(width > 1, width / OBLIQUE_OVERSAMPLING, 1.0)
+    middle = np.where(width > 1, (size - 1) / 2, 0.0)
+    first = np.floor((np.clip(corners.min(axis=0), 0, size - 1) - middle) / step)
+    count = np.ceil((np.clip(corners.max(axis=0), 0, size - 1) - middle) / step) - first + 1
+    positions = [middle[a] + step[a] * (first[a] + np.arange(max(count[a], 2))) for a in range(3)]
     lattice = _separable(data, positions, width, low_hu, device)
 
     ijk = block.points_tensor(device)
     border = torch.from_numpy((size - 0.5).astype(np.float32)).to(device)
     inside = ((ijk >= -0.5) & (ijk <= border)).all(dim=-1)
-    # grid_sample counts from -1 (first centre) to 1 (last) and names the last axis first.
-    start = torch.from_numpy(low.astype(np.float32)).to(device)
-    scale = np.divide(2.0, high - low, out=np.zeros(3), where=high > low)
-    where = ((ijk - start) * torch.from_numpy(scale.astype(np.float32)).to(device) - 1).flip(-1)
+    # grid_sample counts from -1 (first sample) to 1 (last) and names the last axis first.
+    start = torch.tensor([p[0] for p in positions], dtype=torch.float32, device=device)
+    span = torch.tensor([p[-1] - p[0] for p in positions], dtype=torch.float32, device=device)
+    where = ((ijk.clamp(min=torch.zeros(3, device=device), max=border - 0.5) - start) * 2 / span - 1).flip(-1)
     values = F.grid_sample(lattice[None, None], where[None], "bilinear", "border", align_corners=True)[0, 0]
-    return torch.where(inside, values, torch.tensor(low_hu, device=device))
+    return torch.where(inside, values, torch.tensor(low_hu, dtype=torch.float32, device=device))
 
 
 def _shifted(affine: FloatArray, start: tuple[int, ...]) -> FloatArray:
