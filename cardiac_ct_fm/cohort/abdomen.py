@@ -16,6 +16,7 @@ from cardiac_ct_fm.cohort.noise import chance, uniform
 from cardiac_ct_fm.cohort.thorax import Trunk, TrunkParameters
 
 Triple = tuple[float, float, float]
+Triplet = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def draw_abdomen(rng: torch.Generator, trunk: TrunkParameters) -> AbdomenParamet
     content = uniform(rng, -20, 70) if chance(rng, 0.75) else uniform(rng, 120, 450)
     x0, left = trunk.midline, trunk.dome_left
     kidney_z = trunk.dome_right - uniform(rng, 95, 150)
-    kidney_y = trunk.spine_y - uniform(rng, 5, 25)
+    kidney_y = trunk.spine_y + uniform(rng, -6, 16)
     return AbdomenParameters(
         liver=liver,
         liver_vessel=liver + uniform(rng, -25, 90),
@@ -87,24 +88,25 @@ def draw_abdomen(rng: torch.Generator, trunk: TrunkParameters) -> AbdomenParamet
 def liver_depth(points: Tensor, trunk: Trunk, wobble: Tensor, p: TrunkParameters, a: AbdomenParameters) -> Tensor:
     """Signed depth (mm, positive inside) of the liver on the coarse points; ``wobble`` (2, x, y, z) unit noise."""
     x, y, z = points.unbind(-1)
-    front = ((y - p.spine_y) / 70).clamp(0.0, 1.3)
+    front = (y - p.spine_y - 10) / (p.front - p.spine_y)
+    front = 1.25 * front.clamp(min=0) - 0.35 * front.clamp(min=0) ** 2
     left_border = p.midline + 20 + (a.liver_left - p.midline - 20) * front + 0.35 * (p.dome_right - z).clamp(min=-20)
     low_border = a.liver_low + 0.9 * (p.midline + 60 - x).clamp(min=0)
     depth = torch.minimum(trunk.abdomen - 2.0, trunk.cage - 2.5)
-    depth = torch.minimum(depth, (x - left_border) * 0.9 + 14 * wobble[0])
-    depth = torch.minimum(depth, z - low_border + 14 * wobble[1])
+    depth = torch.minimum(depth, (x - left_border) * 0.9 + 18 * wobble[0])
+    depth = torch.minimum(depth, z - low_border + 18 * wobble[1])
     return torch.minimum(depth, trunk.spine - 9)
 
 
 def paint_abdomen(
-    canvas: Canvas, below: Tensor, inside: Tensor, liver: Tensor, cells: Tensor, tubes: Tensor, p: TrunkParameters, a: AbdomenParameters
+    canvas: Canvas, below: Tensor, inside: Tensor, liver: Tensor, cells: Triplet, tubes: Tensor, p: TrunkParameters, a: AbdomenParameters
 ) -> None:
     """Everything under the diaphragm, on the full grid.
 
     Args:
         canvas: where to paint.
         below: depth below the diaphragm; inside: depth in the cage; liver: depth in the liver, all mm.
-        cells: (3, X, Y, Z) smooth unit noise for bowel, its content and fat strands.
+        cells: three (X, Y, Z) fields of smooth unit noise for bowel, its content and fat strands.
         tubes: (X, Y, Z) depth (mm) in a net of random vessels.
         p: the trunk.
         a: the abdomen.
@@ -120,6 +122,12 @@ def paint_abdomen(
     share = canvas.cover(lumen)
     canvas.paint(share, a.bowel_content + 25 * cells[2])
     canvas.paint(share * canvas.cover((cells[1] - a.gas) * 15), -950.0)
+    for sign in (-1.0, 1.0):
+        psoas = canvas.capsule(
+            (p.midline + sign * 26, p.spine_y, p.dome_middle - 85), (p.midline + sign * 55, p.spine_y + 12, p.dome_middle - 250), 17
+        )
+        if psoas is not None:
+            canvas.paint(canvas.cover(psoas[1]), 55.0, psoas[0])
     for place in a.kidney_places:
         _organ(canvas, place, a.kidney_radii, room, [(0.0, a.cortex), (7.0, a.medulla), (15.0, -90.0)], cells)
     _organ(canvas, a.spleen_place, a.spleen_radii, canvas.cover(torch.minimum(below - 3, inside - 3)), [(0.0, a.spleen)], cells)
@@ -131,10 +139,9 @@ def paint_abdomen(
     canvas.paint(canvas.cover(torch.minimum(1.5 - (below - 1.0).abs(), inside)), 55.0)
 
 
-def _organ(canvas: Canvas, place: Triple, radii: Triple, room: Tensor, layers: list[tuple[float, float]], cells: Tensor) -> None:
+def _organ(canvas: Canvas, place: Triple, radii: Triple, room: Tensor, layers: list[tuple[float, float]], cells: Triplet) -> None:
     """A wobbly ellipsoid of layers (depth mm, HU) inside ``room``."""
-    reach = [r * 1.3 for r in radii]
-    box = canvas.box([c - r for c, r in zip(place, reach, strict=True)], [c + r for c, r in zip(place, reach, strict=True)])
+    box = canvas.around(place, [r * 1.3 for r in radii])
     if box is None:
         return
     depth = ellipsoid_depth(canvas.points[box], place, radii) + 4 * cells[0][box]
@@ -142,12 +149,9 @@ def _organ(canvas: Canvas, place: Triple, radii: Triple, room: Tensor, layers: l
         canvas.paint(canvas.cover(depth - start) * room[box], value, box)
 
 
-def _stomach(canvas: Canvas, room: Tensor, cells: Tensor, a: AbdomenParameters) -> None:
+def _stomach(canvas: Canvas, room: Tensor, cells: Triplet, a: AbdomenParameters) -> None:
     """Wall, content and a gas level; the patient lies on the back, so gas collects in front."""
-    reach = [r * 1.3 for r in a.stomach_radii]
-    box = canvas.box(
-        [c - r for c, r in zip(a.stomach, reach, strict=True)], [c + r for c, r in zip(a.stomach, reach, strict=True)]
-    )
+    box = canvas.around(a.stomach, [r * 1.3 for r in a.stomach_radii])
     if box is None:
         return
     points = canvas.points[box]

@@ -60,7 +60,7 @@ def draw_bones(rng: torch.Generator, sex: str, trunk: TrunkParameters) -> BonePa
         wall=uniform(rng, 0.9, 1.9),
         rib_pitch=uniform(rng, 24, 31) * size,
         rib_phase=uniform(rng, 55, 85),
-        rib_drop=uniform(rng, 60, 115),
+        rib_drop=uniform(rng, 80, 150),
         rib_half=(uniform(rng, 3.2, 4.6) * size, uniform(rng, 5.5, 7.5) * size),
         cartilage=uniform(rng, 75, 150),
         vertebra_pitch=pitch,

@@ -6,12 +6,14 @@ computed at full resolution inside the box that they touch, and cost nothing whe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
 
-from cardiac_ct_fm.cohort.noise import resample
+from cardiac_ct_fm.cohort.noise import apply_matrices, interpolation_matrix, resample
 from cardiac_ct_fm.errors import ConfigError
 
 COARSE_MM = (3.0, 6.0)
@@ -27,6 +29,7 @@ class Canvas:
         points: (X, Y, Z, 3) float32 RAS mm, a regular grid with at least two points per axis.
 
     Attributes:
+        points: (X, Y, Z, 3) RAS mm.
         hu: (X, Y, Z) the image, starts as air (−1024 HU).
         coarse: (x, y, z, 3) the coarse sub-grid, its corners on the corners of ``points``.
         spacing: mean distance between neighbours, mm.
@@ -39,80 +42,114 @@ class Canvas:
         if points.ndim != 4 or points.shape[-1] != 3 or min(points.shape[:3]) < 2:
             raise ConfigError(f"points have shape {tuple(points.shape)}; expected (X, Y, Z, 3) with X, Y, Z >= 2.")
         self.points = points
-        self.shape = (points.shape[0], points.shape[1], points.shape[2])
+        self.hu = torch.full(points.shape[:3], -1024.0, device=points.device)
         corner = points[0, 0, 0].double().cpu()
         last = [points[-1, 0, 0], points[0, -1, 0], points[0, 0, -1]]
-        edges = [(p.double().cpu() - corner) / (n - 1) for p, n in zip(last, self.shape, strict=True)]
+        edges = [(p.double().cpu() - corner) / (n - 1) for p, n in zip(last, points.shape, strict=False)]
         axes = torch.stack(edges, dim=1)
-        self.spacing = float(axes.norm(dim=0).mean())
+        lengths = axes.norm(dim=0).tolist()
+        self.spacing = float(sum(lengths) / 3)
         self._corner, self._inverse = corner, torch.linalg.inv(axes)
         step = min(max(2 * self.spacing, COARSE_MM[0]), COARSE_MM[1])
-        lengths = axes.norm(dim=0).tolist()
-        counts = [min(n, max(2, round(length * (n - 1) / step) + 1)) for n, length in zip(self.shape, lengths, strict=True)]
-        self.coarse_shape = (counts[0], counts[1], counts[2])
-        self.coarse = self._coarse_points(corner, axes)
-        self.hu = torch.full(self.shape, -1024.0, device=points.device)
-
-    def _coarse_points(self, corner: Tensor, axes: Tensor) -> Tensor:
-        grids = [torch.linspace(0, n - 1, m, dtype=torch.float64) for n, m in zip(self.shape, self.coarse_shape, strict=True)]
+        counts = [min(n, max(2, round(w * (n - 1) / step) + 1)) for w, n in zip(lengths, points.shape, strict=False)]
+        rows = [interpolation_matrix(n, m, "cubic") for m, n in zip(counts, points.shape, strict=False)]
+        self._rows = (rows[0], rows[1], rows[2])
+        grids = [torch.linspace(0, n - 1, m, dtype=torch.float64) for m, n in zip(counts, points.shape, strict=False)]
         i, j, k = grids[0][:, None, None, None], grids[1][None, :, None, None], grids[2][None, None, :, None]
         coarse = corner + i * axes[:, 0] + j * axes[:, 1] + k * axes[:, 2]
-        return coarse.float().to(self.points.device)
+        self.coarse = coarse.float().to(points.device)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Points per axis."""
+        return self.hu.shape[0], self.hu.shape[1], self.hu.shape[2]
+
+    def window(self, box: Box) -> Canvas:
+        """A part of this canvas; what is painted on it is painted here."""
+        part = copy(self)
+        part.points, part.hu = self.points[box], self.hu[box]
+        start = torch.tensor([float(s.start) for s in box], dtype=torch.float64)
+        part._corner = self._corner + torch.linalg.inv(self._inverse) @ start
+        part._rows = (self._rows[0][box[0]], self._rows[1][box[1]], self._rows[2][box[2]])
+        return part
+
+    def where(self, mask: Tensor) -> Box | None:
+        """Index box around the coarse points where ``mask`` is true, one coarse cell wider; None where nowhere.
+
+        For the whole canvas only, not for a window.
+        """
+        slices = []
+        for axis in range(3):
+            others = [a for a in range(3) if a != axis]
+            hit = torch.nonzero(mask.any(dim=others[1]).any(dim=others[0])).flatten().tolist()
+            if not hit:
+                return None
+            n, m = self.shape[axis], mask.shape[axis]
+            step = (n - 1) / (m - 1)
+            slices.append(slice(max(0, int((hit[0] - 1) * step)), min(n, int((hit[-1] + 1) * step) + 2)))
+        return slices[0], slices[1], slices[2]
 
     def down(self, field: Tensor) -> Tensor:
         """A field of the grid (…, X, Y, Z) at the coarse points."""
-        return resample(field, self.coarse_shape, "linear")
+        return resample(field, (self.coarse.shape[0], self.coarse.shape[1], self.coarse.shape[2]), "linear")
 
-    def up(self, fields: Sequence[Tensor]) -> list[Tensor]:
-        """Coarse fields (x, y, z) brought to the full grid, in one go."""
-        return list(resample(torch.stack(list(fields)), self.shape, "cubic").unbind(0))
+    def up(self, *fields: Tensor) -> list[Tensor]:
+        """Coarse fields (x, y, z) brought to the points of this canvas, in one go."""
+        return list(apply_matrices(torch.stack(fields), *self._rows).unbind(0))
 
     def cover(self, depth_mm: Tensor) -> Tensor:
         """Share of a voxel that lies inside, from the signed depth (mm, positive inside)."""
-        return (depth_mm * (1 / self.spacing) + 0.5).clamp_(0, 1)
+        return (depth_mm * (1 / self.spacing)).add_(0.5).clamp_(0, 1)
 
     def shell(self, depth_mm: Tensor, thickness_mm: float) -> Tensor:
         """Share of a voxel taken by the layer of depth 0…thickness; right also when it is thinner than a voxel."""
-        return self.cover(depth_mm) - self.cover(depth_mm - thickness_mm)
+        scaled = depth_mm * (1 / self.spacing)
+        inner = (scaled + (0.5 - thickness_mm / self.spacing)).clamp_(0, 1)
+        return scaled.add_(0.5).clamp_(0, 1).sub_(inner)
 
     def paint(self, share: Tensor, value: Tensor | float, box: Box | None = None) -> None:
         """Replace ``share`` (0…1) of the image by ``value`` HU, everywhere or inside ``box``."""
         target = self.hu if box is None else self.hu[box]
-        target += share * (value - target)
+        target.lerp_(value if isinstance(value, Tensor) else share.new_tensor(value), share)
 
     def box(self, low: Sequence[float], high: Sequence[float]) -> Box | None:
         """Index box that holds the RAS box low…high mm, or None when they do not meet."""
-        bounds = torch.tensor([list(low), list(high)], dtype=torch.float64)
-        corners = torch.cartesian_prod(bounds[:, 0], bounds[:, 1], bounds[:, 2]) - self._corner
-        index = corners @ self._inverse.T
-        slices = []
-        for axis in range(3):
-            first = max(0, int(index[:, axis].min()) - 1)
-            stop = min(self.shape[axis], int(index[:, axis].max()) + 3)
-            if first >= stop:
-                return None
-            slices.append(slice(first, stop))
-        return slices[0], slices[1], slices[2]
-
-    def capsule(self, a: Sequence[float], b: Sequence[float], radius: float, margin: float = 0.0) -> tuple[Box, Tensor] | None:
-        """Box and signed depth (mm) of a rod from ``a`` to ``b`` with round ends; None when it misses the grid."""
-        reach = radius + margin + self.spacing
-        box = self.box([min(p, q) - reach for p, q in zip(a, b, strict=True)], [max(p, q) + reach for p, q in zip(a, b, strict=True)])
-        if box is None:
+        first, stop = [], []
+        inverse, corner = self._inverse.tolist(), self._corner.tolist()
+        for axis, row in enumerate(inverse):
+            ends = [sorted((r * (a - c), r * (b - c))) for r, a, b, c in zip(row, low, high, corner, strict=True)]
+            first.append(max(0, math.floor(sum(e[0] for e in ends))))
+            stop.append(min(self.shape[axis], math.ceil(sum(e[1] for e in ends)) + 1))
+        if any(a >= b for a, b in zip(first, stop, strict=True)):
             return None
-        return box, capsule_depth(self.points[box], a, b, radius)
+        return slice(first[0], stop[0]), slice(first[1], stop[1]), slice(first[2], stop[2])
+
+    def around(self, centre: Sequence[float], radii: Sequence[float]) -> Box | None:
+        """Index box of ``centre`` ± ``radii`` mm, or None when it misses the grid."""
+        pairs = list(zip(centre, radii, strict=True))
+        return self.box([c - r for c, r in pairs], [c + r for c, r in pairs])
+
+    def capsule(self, a: Sequence[float], b: Sequence[float], radius: float) -> tuple[Box, Tensor] | None:
+        """Box and signed depth (mm) of a rod from ``a`` to ``b`` with round ends; None when it misses the grid."""
+        reach = radius + self.spacing
+        pairs = list(zip(a, b, strict=True))
+        box = self.box([min(p) - reach for p in pairs], [max(p) + reach for p in pairs])
+        return None if box is None else (box, capsule_depth(self.points[box], a, b, radius))
 
 
 def capsule_depth(points: Tensor, a: Sequence[float], b: Sequence[float], radius: float) -> Tensor:
     """Signed depth (mm, positive inside) of points (…, 3) in a rod from ``a`` to ``b``."""
-    start = points.new_tensor(list(a))
-    axis = points.new_tensor(list(b)) - start
-    rel = points - start
-    along = (rel @ axis / axis.dot(axis).clamp_min(1e-6)).clamp_(0, 1)
-    return radius - (rel - along[..., None] * axis).norm(dim=-1)
+    x, y, z = (points[..., i] - a[i] for i in range(3))
+    dx, dy, dz = (q - p for p, q in zip(a, b, strict=True))
+    length2 = dx * dx + dy * dy + dz * dz
+    if length2 > 1e-6:
+        along = (x * (dx / length2)).add_(y, alpha=dy / length2).add_(z, alpha=dz / length2).clamp_(0, 1)
+        x, y, z = x.sub_(along, alpha=dx), y.sub_(along, alpha=dy), z.sub_(along, alpha=dz)
+    return x.square_().addcmul_(y, y).addcmul_(z, z).sqrt_().neg_().add_(radius)
 
 
 def ellipsoid_depth(points: Tensor, centre: Sequence[float], radii: Sequence[float]) -> Tensor:
     """Approximate signed depth (mm, positive inside) of points (…, 3) in an ellipsoid along the axes."""
-    scaled = (points - points.new_tensor(list(centre))) / points.new_tensor(list(radii))
-    return (1 - scaled.norm(dim=-1)) * (sum(radii) / len(radii))
+    x, y, z = ((points[..., i] - centre[i]).mul_(1 / radii[i]) for i in range(3))
+    mean = sum(radii) / len(radii)
+    return x.square_().addcmul_(y, y).addcmul_(z, z).sqrt_().mul_(-mean).add_(mean)

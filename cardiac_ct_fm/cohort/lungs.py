@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cardiac_ct_fm.cohort.canvas import Canvas
+from cardiac_ct_fm.cohort.canvas import Canvas, capsule_depth
 from cardiac_ct_fm.cohort.noise import chance, uniform
-from cardiac_ct_fm.cohort.thorax import TrunkParameters
+from cardiac_ct_fm.cohort.thorax import TrunkParameters, spine_axis
 
 Triple = tuple[float, float, float]
 Rod = tuple[Triple, Triple, float]
@@ -107,16 +107,17 @@ def draw_lungs(rng: torch.Generator, trunk: TrunkParameters) -> LungParameters:
     )
 
 
-def paint_lungs(canvas: Canvas, depth: Tensor, tubes: Tensor, cells: Tensor, way_back: Tensor, side: Tensor, g: LungParameters) -> None:
+def paint_lungs(canvas: Canvas, depth: Tensor, tubes: Tensor, cells: tuple[Tensor, Tensor, Tensor], patches: Tensor, way_back: Tensor, trunk: TrunkParameters, g: LungParameters) -> None:
     """Parenchyma, vessels and disease inside the lungs.
 
     Args:
         canvas: where to paint.
         depth: (X, Y, Z) depth in the lungs, mm.
         tubes: (X, Y, Z) depth in a net of random vessels for radius 0, mm (so ``tubes + r`` is a net of radius r).
-        cells: (3, X, Y, Z) smooth unit noise.
+        cells: three (X, Y, Z) fields of smooth unit noise.
+        patches: (X, Y, Z) unit noise a few cm long, for dense patches.
         way_back: (X, Y, Z) 0 at the back wall, 1 at the front wall.
-        side: (X, Y, Z) x − midline, mm.
+        trunk: the trunk.
         g: the lungs.
     """
     share = canvas.cover(depth)
@@ -126,13 +127,11 @@ def paint_lungs(canvas: Canvas, depth: Tensor, tubes: Tensor, cells: Tensor, way
     if g.fibrosis > 0:
         tissue += g.fibrosis * 350 * (1 - (cells[2] * 4).abs()).clamp(min=0) * (1 - depth / 40).clamp(0, 1)
     if g.consolidation < 5:
-        tissue += (cells[0] - g.consolidation).mul(6).clamp(0, 1) * (40 - tissue)
+        dense = patches - g.consolidation + 0.8 * (0.5 - way_back)
+        tissue += dense.mul(2.5).clamp(0, 1) * (30 - tissue)
     canvas.paint(share, tissue)
     points = canvas.points
-    near = torch.full_like(depth, 1e9)
-    for hilum in g.hila:
-        near = torch.minimum(near, (points - points.new_tensor(list(hilum))).square().sum(-1))
-    near = near.sqrt_()
+    near = -torch.maximum(*(capsule_depth(points, hilum, hilum, 0.0) for hilum in g.hila))
     # calibre falls with the distance from the hilum, down to what a scan still shows under the pleura
     radius = g.vessel_radius * torch.exp(-near / 60) + 0.6
     radius = torch.minimum(radius, 0.3 + 0.08 * depth.clamp(min=0))
@@ -147,20 +146,21 @@ def paint_lungs(canvas: Canvas, depth: Tensor, tubes: Tensor, cells: Tensor, way
             canvas.paint(canvas.cover(hit[1]) * share[hit[0]], value, hit[0])
     for level, right in zip(g.effusion, (True, False), strict=True):
         if level > 0:
-            wet = canvas.cover((level - way_back) * 120) * share * ((side > 0) == right)
+            wet = canvas.cover((level - way_back) * 120) * share * ((points[..., 0] > trunk.midline) == right)
             canvas.paint(wet, 8.0)
 
 
-def paint_tubes(canvas: Canvas, heart_distance: Tensor, spine_xy: tuple[Tensor, Tensor], trunk: TrunkParameters, g: LungParameters) -> None:
-    """Oesophagus, trachea and bronchi; ``spine_xy`` are the full-resolution coordinates of the spine axis."""
+def paint_tubes(canvas: Canvas, heart_distance: Tensor, trunk: TrunkParameters, g: LungParameters) -> None:
+    """Oesophagus, trachea and bronchi, painted where there is no heart."""
     free = canvas.cover(-heart_distance - 1.5)
     offset, ahead, half = g.oesophagus
     box = canvas.box(
         (trunk.midline - 60, trunk.spine_y - 20, -1e4), (trunk.midline + 40, trunk.spine_y + 80, 1e4)
     )
     if box is not None:
-        x, y, _ = canvas.points[box].unbind(-1)
-        u, v = x - spine_xy[0][box] - offset, y - spine_xy[1][box] - ahead
+        x, y, z = canvas.points[box].unbind(-1)
+        spine_x, spine_y = spine_axis(z, trunk)
+        u, v = x - spine_x - offset, y - spine_y - ahead
         depth = half - (u**2 + (1.5 * v) ** 2).sqrt()
         canvas.paint(canvas.cover(depth) * free[box], 45.0, box)
         if g.oesophagus_air > 0:

@@ -111,6 +111,25 @@ def refine(control: Tensor, factor: int = 2, kernel: Kernel = "bspline") -> Tens
     return resample(control, (nx, ny, nz), kernel)
 
 
+BSPLINE_SD = (151 / 315) ** 1.5
+"""SD of cubic B-spline interpolated white noise of unit SD: the spline's mean square weight is 151/315 per axis."""
+
+
+def smooth_control(rng: torch.Generator, channels: int, nodes: int, factor: int = 2) -> Tensor:
+    """A smooth random control grid of unit SD.
+
+    Args:
+        rng: a CPU generator.
+        channels: number of independent fields.
+        nodes: random nodes per axis.
+        factor: cells per random cell of the refined grid.
+
+    Returns:
+        (channels, m, m, m) with m = factor·(nodes − 1) + 1, on the CPU.
+    """
+    return refine(draw_control(rng, channels, nodes), factor) * (1 / BSPLINE_SD)
+
+
 def smooth_field(
     points: Tensor,
     control: Tensor,

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cardiac_ct_fm.cohort import abdomen, bones, lungs, thorax
-from cardiac_ct_fm.cohort.canvas import Canvas
-from cardiac_ct_fm.cohort.noise import chance, draw_control, refine, smooth_field, uniform
+from cardiac_ct_fm.cohort.canvas import Canvas, ellipsoid_depth
+from cardiac_ct_fm.cohort.noise import chance, smooth_control, smooth_field, uniform
 from cardiac_ct_fm.cohort.thorax import HeartExtent
 from cardiac_ct_fm.errors import ConfigError
 
@@ -22,9 +22,10 @@ SHAPE_CELL_MM, SHAPE_NODES = 34.0, 17
 """Control grid of shapes: bends of organ borders about 7 cm long, over a cube of 54 cm."""
 BOWEL_CELL_MM, BOWEL_NODES = 21.0, 17
 """Control grid of bowel loops 3–4 cm wide, mirrored outside its cube of 34 cm."""
-DETAIL_CELL_MM, DETAIL_NODES = 11.0, 29
-"""Control grid of detail (vessels, bowel, fat strands), mirrored without end outside its cube of 31 cm."""
-SHAPE_CHANNELS, DETAIL_CHANNELS = 9, 5
+DETAIL_CELL_MM, DETAIL_NODES = 11.0, 25
+"""Control grid of clouds and fat strands, mirrored without end outside its cube of 26 cm."""
+NET_CELL_MM, NET_NODES = 8.0, 33
+"""Control grid of the net of small vessels, mirrored outside its cube of 26 cm."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class MediastinumParameters:
         pericardium: density of its line; effusion: mm of fluid inside it (0: none).
         thymus: density of the tissue in front of the great vessels.
         nodes: (place, radius, HU) of lymph nodes, some calcified.
-        muscle: density of muscle; muscle_fat: how much fat runs through it.
+        muscle: density of muscle; muscle_fat: how much fat runs through it; gland: threshold of the breasts' gland.
     """
 
     fat: float
@@ -50,6 +51,7 @@ class MediastinumParameters:
     nodes: tuple[tuple[tuple[float, float, float], float, float], ...]
     muscle: float
     muscle_fat: float
+    gland: float
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class SurroundingsParameters:
 
     Attributes:
         trunk, bones, lungs, abdomen, mediastinum: numbers of the parts.
-        shape: (9, n, n, n) refined control grid of organ borders; bowel: (2, k, k, k) of its loops; detail: (5, m, m, m) of fine structure; CPU.
+        shape: (9, n, n, n) refined control grid of organ borders; bowel: (2, k, k, k) of its loops; detail: (3, m, m, m) of clouds and strands; net: (2, l, l, l) mm from the two families of surfaces that meet in small
+            vessels. All on the CPU.
     """
 
     trunk: thorax.TrunkParameters
@@ -69,6 +72,7 @@ class SurroundingsParameters:
     shape: Tensor
     bowel: Tensor
     detail: Tensor
+    net: Tensor
 
 
 def _draw_mediastinum(rng: torch.Generator, trunk: thorax.TrunkParameters) -> MediastinumParameters:
@@ -92,6 +96,7 @@ def _draw_mediastinum(rng: torch.Generator, trunk: thorax.TrunkParameters) -> Me
         nodes=nodes,
         muscle=uniform(rng, 35, 75),
         muscle_fat=uniform(rng, 0.0, 1.0),
+        gland=uniform(rng, -0.3, 1.5),
     )
 
 
@@ -118,22 +123,18 @@ def draw_surroundings(rng: torch.Generator, sex: str, heart: HeartExtent | None 
         lungs=lungs.draw_lungs(rng, trunk),
         abdomen=abdomen.draw_abdomen(rng, trunk),
         mediastinum=_draw_mediastinum(rng, trunk),
-        shape=_unit(refine(draw_control(rng, SHAPE_CHANNELS, SHAPE_NODES))),
-        bowel=_unit(refine(draw_control(rng, 2, BOWEL_NODES), 3)),
-        detail=_net(_unit(refine(draw_control(rng, DETAIL_CHANNELS, DETAIL_NODES)))),
+        shape=smooth_control(rng, 9, SHAPE_NODES),
+        bowel=smooth_control(rng, 2, BOWEL_NODES, 3),
+        detail=smooth_control(rng, 3, DETAIL_NODES),
+        net=_net(smooth_control(rng, 2, NET_NODES)),
     )
 
 
-def _unit(control: Tensor) -> Tensor:
-    """Scaled to unit SD per channel (B-splines damp the drawn values)."""
-    return control / control.std(dim=(1, 2, 3), keepdim=True)
-
-
-def _net(detail: Tensor) -> Tensor:
-    """The first two channels turned into mm from their zero surfaces; where both are zero runs a net of vessels."""
-    gradient = torch.stack(torch.gradient(detail[:2], spacing=0.5 * DETAIL_CELL_MM, dim=(1, 2, 3))).norm(dim=0)
-    distance = (detail[:2] / gradient.clamp_min(0.25 * float(gradient.mean()))).clamp(-20, 20)
-    return torch.cat([distance, detail[2:]])
+def _net(noise: Tensor) -> Tensor:
+    """Two channels of noise turned into mm from their zero surfaces; where both are zero runs a net of vessels."""
+    gx, gy, gz = torch.gradient(noise, spacing=0.5 * NET_CELL_MM, dim=(1, 2, 3))
+    gradient = gx.square_().addcmul_(gy, gy).addcmul_(gz, gz).sqrt_()
+    return (noise / gradient.clamp_min_(0.3 * float(gradient.mean()))).clamp_(-20, 20)
 
 
 def background(points: Tensor, heart_distance: Tensor, params: SurroundingsParameters) -> tuple[Tensor, Tensor]:
@@ -151,59 +152,135 @@ def background(points: Tensor, heart_distance: Tensor, params: SurroundingsParam
         ConfigError: ``points`` is not a grid.
     """
     p = params.trunk
-    m = params.mediastinum
     canvas = Canvas(points)
-    coarse = canvas.coarse
+    scene = _scene(canvas, heart_distance, params)
+    _paint_wall(canvas, scene, params)
+    _paint_mediastinum(canvas, scene, heart_distance, params)
+    _paint_lungs(canvas, scene, params)
+    _paint_abdomen(canvas, scene, heart_distance, params)
+    lungs.paint_tubes(canvas, heart_distance, p, params.lungs)
+    bones.paint_sternum(canvas, scene.cage, p, params.bones)
+    bones.paint_shoulders(canvas, p, params.bones)
+    bones.paint_spine(canvas, scene.detail[2], p, params.bones)
+    return canvas.hu, scene.lung > 0
+
+
+@dataclass
+class _Scene:
+    """Fields that several parts share: on the coarse points (x, y, z), and three of them at full resolution.
+
+    Attributes:
+        trunk: depths of the trunk; margin: fat around the heart, mm; lung_coarse: depth in the lungs.
+        shape: (9, x, y, z) smooth unit noise; bowel: (2, …); detail_coarse: (3, …); net: (2, …) mm.
+        cage, lung: (X, Y, Z) depths, mm; detail: three (X, Y, Z) fields of unit noise.
+    """
+
+    trunk: thorax.Trunk
+    margin: Tensor
+    lung_coarse: Tensor
+    shape: Tensor
+    bowel: Tensor
+    net: Tensor
+    cage: Tensor
+    lung: Tensor
+    detail: tuple[Tensor, Tensor, Tensor]
+
+
+def _scene(canvas: Canvas, heart_distance: Tensor, params: SurroundingsParameters) -> _Scene:
+    coarse, p, m = canvas.coarse, params.trunk, params.mediastinum
     shape = smooth_field(coarse, params.shape, SHAPE_CELL_MM * (SHAPE_NODES - 1))
+    bowel = smooth_field(coarse, params.bowel, BOWEL_CELL_MM * (BOWEL_NODES - 1), (0.0, 0.0, -170.0), "reflection")
     detail = smooth_field(coarse, params.detail, DETAIL_CELL_MM * (DETAIL_NODES - 1), padding="reflection")
+    net = smooth_field(coarse, params.net, NET_CELL_MM * (NET_NODES - 1), padding="reflection")
     near = canvas.down(heart_distance)
     trunk = thorax.build_trunk(coarse, near, shape[:4], p)
     margin = m.margin_low + (m.margin_high - m.margin_low) * (0.5 + 0.6 * shape[4]).clamp(0, 1.2)
     # thin fat over the free walls and along the vessels of the hila
     margin = 1.0 + margin * (1 - (trunk.side - 40) / 40).clamp(0.2, 1)
-    lung = thorax.lung_depth(trunk, coarse, near, margin, shape[8], p)
-    count = bones.rib_fields(coarse, trunk.turn, shape[6], params.bones)
-    liver = abdomen.liver_depth(coarse, trunk, shape[7:9], p, params.abdomen)
-    bowel = smooth_field(
-        coarse, params.bowel, BOWEL_CELL_MM * (BOWEL_NODES - 1), (0.0, 0.0, -170.0), padding="reflection"
-    )
-    (cage, body, muscle, limbs, below, depth, side, lung, count, turn, liver, margin) = canvas.up(
-        [trunk.cage, trunk.body, trunk.muscle, trunk.limbs, trunk.abdomen, trunk.depth, coarse[..., 0] - p.midline]
-        + [lung, count, trunk.turn, liver, margin]
-    )
-    a, b, c0, c1, c2, loops, content = canvas.up([*detail, *bowel])
-    net = -(a.square_() + b.square_()).sqrt_()
-    cells = torch.stack([c0, c1, c2])
+    lung_coarse = thorax.lung_depth(trunk, coarse, near, margin, shape[8], p)
+    cage, lung, c0, c1, c2 = canvas.up(trunk.cage, lung_coarse, *detail)
+    return _Scene(trunk, margin, lung_coarse, shape, bowel, net, cage, lung, (c0, c1, c2))
 
-    _paint_table(canvas, p)
+
+def _paint_wall(canvas: Canvas, scene: _Scene, params: SurroundingsParameters) -> None:
+    """Table, skin, fat, muscle, breasts and ribs; nothing of it when the grid lies inside the cage."""
+    p, m, trunk = params.trunk, params.mediastinum, scene.trunk
+    if float(trunk.cage.min()) > 12:
+        canvas.hu.fill_(m.fat)
+        return
+    c0, c1, c2 = scene.detail
+    if float(trunk.body.min()) < 12:
+        _paint_table(canvas, p)
+    body, flesh = canvas.up(trunk.body, torch.minimum(torch.maximum(trunk.muscle, trunk.limbs - 10 - 0.5 * p.fat), trunk.body - 3))
     canvas.paint(canvas.cover(body), m.fat + 8 * c2)
-    flesh = torch.minimum(torch.maximum(muscle, limbs - 10 - 0.5 * p.fat), body - 3)
+    if p.breast > 0:
+        for sign in (-1.0, 1.0):
+            centre, radii = thorax.breast(p, sign)
+            box = canvas.around(centre, radii)
+            if box is not None:
+                gland = torch.minimum(ellipsoid_depth(canvas.points[box], centre, radii) - 9, 9 * (c0[box] - m.gland))
+                canvas.paint(canvas.cover(gland), 35.0, box)
     streaky = ((c0.abs() - 0.10 * m.muscle_fat) * 8).clamp_(0, 1)
     canvas.paint(canvas.cover(flesh) * (0.6 + 0.4 * streaky), m.muscle + 6 * c1)
     canvas.paint(canvas.shell(body, 2.0), 15.0)
+    box = canvas.where((trunk.cage < 4) & (trunk.cage > -20))
+    if box is not None:
+        part = canvas.window(box)
+        count, turn = part.up(bones.rib_fields(canvas.coarse, trunk.turn, scene.shape[6], params.bones), trunk.turn)
+        bones.paint_ribs(part, scene.cage[box], count, turn, params.bones)
 
-    canvas.paint(canvas.cover(cage), m.fat + m.strands * 60 * (c2 + 0.3).clamp_(0, 1.5))
-    thymus = torch.minimum(14 - side.abs(), torch.minimum(cage - 4, (depth - 0.68) * 100))
-    thymus = torch.minimum(thymus, points[..., 2] - 25)
-    canvas.paint(canvas.cover(thymus), m.thymus + 20 * c1)
+
+def _paint_mediastinum(canvas: Canvas, scene: _Scene, heart_distance: Tensor, params: SurroundingsParameters) -> None:
+    """Fat with strands, thymus, lymph nodes and pericardium inside the cage."""
+    p, m, trunk = params.trunk, params.mediastinum, scene.trunk
+    _, c1, c2 = scene.detail
+    canvas.paint(canvas.cover(scene.cage), m.fat + m.strands * 60 * (c2 + 0.3).clamp_(0, 1.5))
+    box = canvas.where((trunk.side < 20) & (trunk.depth > 0.62) & (canvas.coarse[..., 2] > 20) & (trunk.cage > 0))
+    if box is not None:
+        part = canvas.window(box)
+        (depth,) = part.up(trunk.depth)
+        x, _, z = part.points.unbind(-1)
+        thymus = torch.minimum(14 - (x - p.midline).abs(), torch.minimum(scene.cage[box] - 4, (depth - 0.68) * 100))
+        part.paint(part.cover(torch.minimum(thymus, z - 25)), m.thymus + 20 * c1[box])
     for place, radius, value in m.nodes:
         hit = canvas.capsule(place, place, radius)
         if hit is not None:
             canvas.paint(canvas.cover(hit[1]), value, hit[0])
-    line = -heart_distance - (0.55 * margin)
-    level = points[..., 2]
-    canvas.paint(canvas.shell(line, 1.3) * ((45 - level) / 20).clamp(0, 1), m.pericardium)
-    if m.effusion > 0:
-        canvas.paint(canvas.cover(m.effusion + heart_distance) * ((45 - level) / 20).clamp(0, 1), 12.0)
-    lungs.paint_lungs(canvas, lung, net, cells, depth, side, params.lungs)
-    abdomen.paint_abdomen(canvas, below, cage, liver, torch.stack([loops, content, c2]), net + 1.8, p, params.abdomen)
-    axis = thorax.spine_axis(level, p)
-    lungs.paint_tubes(canvas, heart_distance, axis, p, params.lungs)
-    bones.paint_ribs(canvas, cage, count, turn, params.bones)
-    bones.paint_sternum(canvas, cage, p, params.bones)
-    bones.paint_shoulders(canvas, p, params.bones)
-    bones.paint_spine(canvas, c2, p, params.bones)
-    return canvas.hu, lung > 0
+    box = canvas.where((canvas.coarse[..., 2] < 45) & (canvas.down(heart_distance) > -20))
+    if box is not None:
+        part = canvas.window(box)
+        (margin,) = part.up(scene.margin)
+        near = heart_distance[box]
+        below_vessels = ((45 - part.points[..., 2]) / 20).clamp_(0, 1)
+        part.paint(part.shell(-near - 0.55 * margin, 1.3) * below_vessels, m.pericardium)
+        if m.effusion > 0:
+            part.paint(part.cover(m.effusion + near) * below_vessels, 12.0)
+
+
+def _paint_lungs(canvas: Canvas, scene: _Scene, params: SurroundingsParameters) -> None:
+    box = canvas.where(scene.lung_coarse > -canvas.spacing)
+    if box is None:
+        return
+    part = canvas.window(box)
+    a, b, depth, content = part.up(*scene.net, scene.trunk.depth, scene.bowel[1])
+    tubes = -(a.square_().addcmul_(b, b)).sqrt_()
+    cells = (scene.detail[0][box], scene.detail[1][box], scene.detail[2][box])
+    lungs.paint_lungs(part, scene.lung[box], tubes, cells, content, depth, params.trunk, params.lungs)
+
+
+def _paint_abdomen(canvas: Canvas, scene: _Scene, heart_distance: Tensor, params: SurroundingsParameters) -> None:
+    box = canvas.where((scene.trunk.abdomen > -5) & (scene.trunk.cage > -5))
+    if box is None:
+        return
+    part = canvas.window(box)
+    liver = abdomen.liver_depth(canvas.coarse, scene.trunk, scene.shape[7:9], params.trunk, params.abdomen)
+    below, liver, margin, a, b, loops, content = part.up(
+        scene.trunk.abdomen, liver, scene.margin, *scene.net, *scene.bowel
+    )
+    below = torch.minimum(below, -heart_distance[box] - 0.6 * margin)
+    tubes = -(a.square_().addcmul_(b, b)).sqrt_() + 1.8
+    cells = (loops, content, scene.detail[2][box])
+    abdomen.paint_abdomen(part, below, scene.cage[box], liver, cells, tubes, params.trunk, params.abdomen)
 
 
 def _paint_table(canvas: Canvas, p: thorax.TrunkParameters) -> None:

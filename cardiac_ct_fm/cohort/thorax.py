@@ -46,6 +46,8 @@ class TrunkParameters:
         breast: radius of the breasts (0: none).
         dome_right, dome_middle, dome_left: z of the diaphragm; recess: depth of the costal recess behind.
         heart_gap: least distance of the cage from the heart.
+        mediastinum: half width of the fat between the lungs; junction: its share in front of the heart.
+        tilt: fall of the diaphragm towards the back, mm/mm.
         arms_up: arms above the head, as in most cardiac CT.
         table_gap, table_radius, table_shell: of the patient table below the back.
     """
@@ -71,6 +73,8 @@ class TrunkParameters:
     recess: float
     heart_gap: float
     mediastinum: float
+    junction: float
+    tilt: float
     arms_up: bool
     table_gap: float
     table_radius: float
@@ -102,11 +106,13 @@ def draw_trunk(rng: torch.Generator, sex: str, heart: HeartExtent) -> TrunkParam
         belly_fat=uniform(rng, 0, 0.8) * fat,
         breast=uniform(rng, 35, 68) if female else (uniform(rng, 10, 28) if chance(rng, 0.3) else 0.0),
         dome_right=floor + uniform(rng, 8, 50),
-        dome_middle=floor + uniform(rng, 0, 16),
+        dome_middle=floor + uniform(rng, 3, 28),
         dome_left=floor + uniform(rng, -12, 30),
         recess=uniform(rng, 60, 120),
         heart_gap=uniform(rng, 3, 9),
         mediastinum=uniform(rng, 12, 24),
+        junction=uniform(rng, 0.2, 1.8),
+        tilt=uniform(rng, -0.1, 0.35),
         arms_up=chance(rng, 0.85),
         table_gap=uniform(rng, -2, 4),
         table_radius=uniform(rng, 350, 900),
@@ -191,15 +197,17 @@ def build_trunk(points: Tensor, heart_distance: Tensor, wobble: Tensor, p: Trunk
     pectoral = (1 - (side - 75).abs() / 65).clamp(0, 1) * anterior * profile(z, [(-50, 0.0), (20, 0.6), (90, 1.6), (150, 1.0)])
     flank = (1 - (depth - 0.35).abs() / 0.35).clamp(0, 1) * profile(z, [(-200, 0.6), (-60, 0.3), (30, 0.8), (90, 1.8), (150, 2.0)])
     muscle_mm = p.muscle * (1 + 1.9 * paraspinal + 0.9 * pectoral + 0.9 * flank + 0.12 * wobble[1])
-    fat_mm = p.fat * (1 + 0.30 * wobble[2] - 0.45 * (side < 12).float() * anterior).clamp(min=0.25)
+    groove = (1 - (side - 6) / 18).clamp(0, 1) * anterior
+    fat_mm = p.fat * (1 + 0.12 * wobble[2] - 0.45 * groove).clamp(min=0.25) + 1.5 * wobble[2].clamp(-1, 1)
     fat_mm = fat_mm + p.belly_fat * (depth - 0.3).clamp(0, 0.5) * 2 * ((-z - 40) / 80).clamp(0, 1)
     muscle = cage + muscle_mm
     body = muscle + fat_mm
 
     # lying on the back flattens it: fat fills the space between the ribs and the table
     table = table_height(x, p) + 1.0
-    flat = torch.minimum(y - table, torch.minimum(0.78 * p.half_width - side, (0.22 - depth) * 160))
-    body = torch.maximum(body, torch.minimum(flat, (top - 15 - z) * 0.7))
+    edge = torch.minimum(0.92 * p.half_width - side, (0.30 - depth) * 160)
+    flat = -_smooth_max(table - y, -edge, 70.0)
+    body = _smooth_max(body, torch.minimum(flat, (top - 15 - z) * 0.7), 15.0)
     if p.breast > 0:
         for sign in (-1.0, 1.0):
             body = torch.maximum(body, ellipsoid_depth(points, *breast(p, sign)))
@@ -209,7 +217,7 @@ def build_trunk(points: Tensor, heart_distance: Tensor, wobble: Tensor, p: Trunk
     lower = profile(x - p.midline, [(-75, p.dome_left), (-20, p.dome_middle), (15, p.dome_middle), (75, p.dome_right)])
     inward = cage.clamp(min=0)
     fall = (p.recess * (1.1 - depth).clamp(0.15, 1.0)) * torch.exp(-inward / 22) * ((side - 12) / 30).clamp(0, 1)
-    abdomen = (lower - fall + 4 * wobble[3] - z) * 0.8
+    abdomen = (lower - fall + p.tilt * y + 4 * wobble[3] - z) * 0.8
 
     spine = ((x - sx) ** 2 + ((y - sy) * 1.1) ** 2).sqrt() - 19
     return Trunk(cage, body, muscle, abdomen, side, depth, turn, spine, limbs)
@@ -268,11 +276,12 @@ def lung_depth(
     z = points[..., 2]
     # the mediastinum: a strip that is thin behind the breast bone, wide at the great vessels, narrow beside the spine
     strip = p.mediastinum * profile(z, [(-80, 1.0), (30, 0.85), (60, 1.25), (100, 1.4), (p.apex, 1.2)])
-    strip = strip * profile(trunk.depth, [(0.3, 0.9), (0.5, 1.1), (0.65, 1.0), (0.85, 0.3), (0.97, 0.35), (1.0, 0.9)])
-    depth = torch.minimum(trunk.side - strip - 5 * wobble, trunk.spine - 2.5)
+    behind = profile(trunk.depth, [(0.3, 0.9), (0.5, 1.1), (0.65, 1.0), (0.8, 0.0)])
+    ahead = profile(trunk.depth, [(0.6, 0.0), (0.85, 1.0), (0.96, 1.1), (1.0, 1.8)]) * profile(z, [(0, p.junction), (40, 0.35)])
+    depth = torch.minimum(trunk.side - strip * (behind + ahead) - 5 * wobble, trunk.spine - 2.5)
     # fat fills the wedges between heart, diaphragm and chest wall
     closed = _smooth_max(heart_distance + margin, trunk.abdomen + 1.5, 12 + p.fat)
-    closed = _smooth_max(closed, 1.5 - trunk.cage, 12.0)
+    closed = _smooth_max(closed, 1.5 - trunk.cage, 14.0 + 0.5 * p.fat)
     return torch.minimum(depth, -closed)
 
 
