@@ -33,12 +33,23 @@ class HubFetcher:
         self.repo_id = repo_id
         self.options = options
         self.revision = options.revision
+        self._fetched: dict[str, Path | None] = {}
 
     def __call__(self, file: str) -> Path | None:
-        """Local path of a file, or None when the repository does not have it.
+        """Local path of a file, or None when the repository does not have it; asked for once.
 
         Raises:
             WeightsError: it cannot be fetched; the text says why and what to do. The token is never in it.
+        """
+        if file not in self._fetched:
+            self._fetched[file] = self._fetch(file)
+        return self._fetched[file]
+
+    def _fetch(self, file: str) -> Path | None:
+        """Ask the cache, then the Hub.
+
+        Raises:
+            WeightsError: it cannot be fetched.
         """
         from huggingface_hub import hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
