@@ -32,7 +32,9 @@ class ScannerParameters:
     Attributes:
         pixel_mm: native in-plane voxel; slice_mm: slice thickness; slice_phase: position of the slices (0…1 of a slice).
         fwhm_mm: in-plane full width of the point spread function of the kernel.
-        noise_hu: SD at native resolution in soft tissue; peak_per_mm: where the noise power spectrum peaks.
+        noise_hu: SD at native resolution in soft tissue; peak_per_mm: where the noise power spectrum peaks;
+            whiteness: 0 a ramp as filtered back projection leaves it, 1 flat as in a scan resampled without a filter.
+        texture_hu: SD of additional white noise per look voxel, whatever its size (beyond realism).
         photon_starvation: horizontal noise between dense objects, HU.
         streaks: strength of beam hardening between dense objects (1: typical).
         cupping_hu: bias in the middle of the body; scale, offset_hu: drift of the HU scale.
@@ -49,6 +51,8 @@ class ScannerParameters:
     fwhm_mm: float
     noise_hu: float
     peak_per_mm: float
+    whiteness: float
+    texture_hu: float
     photon_starvation: float
     streaks: float
     cupping_hu: float
@@ -79,6 +83,12 @@ def draw_scanner(rng: torch.Generator, strength: float = 1.0) -> ScannerParamete
     s = strength
     thick = chance(rng, 0.25 * s)
     slice_mm = uniform(rng, 1.5, 3 + s) if thick else uniform(rng, 0.5, 1.25)
+    pixel_mm = uniform(rng, 0.3, 0.85)
+    whiteness, peak = uniform(rng, 0.02, 0.3), uniform(rng, 0.12, 0.45)
+    if chance(rng, 0.25 * s):
+        # scans of public collections have often been resampled to 1–1.6 mm already, without an antialiasing filter
+        pixel_mm = slice_mm = uniform(rng, 0.9, 1.6)
+        whiteness, peak = 1.0, 0.6
     knots = (-150.0, 0.0, 60.0, 120.0, 250.0, 450.0, 900.0)
     values = [-150.0]
     for low, high in zip(knots, knots[1:], strict=False):
@@ -91,12 +101,14 @@ def draw_scanner(rng: torch.Generator, strength: float = 1.0) -> ScannerParamete
     if s > 0 and chance(rng, 0.08 * s):
         high_cut = uniform(rng, 5, 55)
     return ScannerParameters(
-        pixel_mm=uniform(rng, 0.3, 0.85),
+        pixel_mm=pixel_mm,
         slice_mm=slice_mm,
         slice_phase=uniform(rng, 0, 1),
         fwhm_mm=uniform(rng, 0.6, 1.2 + 0.6 * s),
         noise_hu=uniform(rng, 8, 25 + 20 * s),
-        peak_per_mm=uniform(rng, 0.12, 0.45),
+        peak_per_mm=peak,
+        whiteness=whiteness,
+        texture_hu=uniform(rng, 2, 18 * s) if s > 0 and chance(rng, 0.2 * s) else 0.0,
         photon_starvation=uniform(rng, 0, 12 * s) if chance(rng, 0.3) else 0.0,
         streaks=uniform(rng, 0, 1.2 * s) if chance(rng, 0.8) else uniform(rng, 0, 3 * s),
         cupping_hu=uniform(rng, -12, 12) * s,
@@ -205,9 +217,9 @@ def _slice_matrix(n: int, spacing: float, scanner: ScannerParameters, centre_z: 
     return (back / back.sum(1, keepdim=True)) @ average
 
 
-def _power(radius: Tensor, peak: float) -> Tensor:
-    """In-plane noise power of filtered back projection: a ramp, rolled off so that it peaks at ``peak`` per mm."""
-    return radius * torch.exp(-0.5 * (radius / peak) ** 2) + 0.02 * peak * torch.exp(-0.5 * (radius / peak) ** 2)
+def _power(radius: Tensor, peak: float, whiteness: float) -> Tensor:
+    """In-plane noise power at a frequency per mm: a ramp rolled off to peak at ``peak``, mixed with a flat floor."""
+    return (whiteness + (1 - whiteness) * radius / peak) * torch.exp(-0.5 * (radius / peak) ** 2)
 
 
 def _noise(image: Tensor, spacing: float, scanner: ScannerParameters, rng: torch.Generator) -> Tensor:
@@ -218,19 +230,21 @@ def _noise(image: Tensor, spacing: float, scanner: ScannerParameters, rng: torch
     fz = torch.fft.rfftfreq(shape[2], spacing, device=image.device)
     sigma_xy = TRIANGLE_SIGMA * max(scanner.pixel_mm, spacing)
     sigma_z = TRIANGLE_SIGMA * max(scanner.slice_mm, spacing)
-    peak = scanner.peak_per_mm
-    plane = _power((fx[:, None] ** 2 + fy[None, :] ** 2).sqrt(), peak)
+    peak, white_share = scanner.peak_per_mm, scanner.whiteness
+    plane = _power((fx[:, None] ** 2 + fy[None, :] ** 2).sqrt(), peak, white_share)
     plane = plane * torch.exp(-((2 * math.pi * sigma_xy) ** 2) * (fx[:, None] ** 2 + fy[None, :] ** 2))
     along = torch.exp(-((2 * math.pi * sigma_z) ** 2) * fz**2)
     # share of the native variance that survives the filter, by integration over the native band
     f = torch.linspace(1e-3, 0.5 / scanner.pixel_mm, 400)
-    native = _power(f, peak) * f
+    native = _power(f, peak, white_share) * f
     kept = float((native * torch.exp(-((2 * math.pi * sigma_xy) ** 2) * f**2)).sum() / native.sum())
     g = torch.linspace(0, 0.5 / scanner.slice_mm, 200)
     kept *= float(torch.exp(-((2 * math.pi * sigma_z) ** 2) * g**2).mean())
     spectrum = (plane[:, :, None] * along[None, None, :]).sqrt()
     grain = torch.fft.irfftn(torch.fft.rfftn(white) * spectrum, s=list(shape))
     grain = grain * (scanner.noise_hu * math.sqrt(kept) / grain.std().clamp_min(1e-6))
+    if scanner.texture_hu > 0:
+        grain = grain + scanner.texture_hu * torch.randn(shape, generator=rng).to(image.device)
     if scanner.photon_starvation > 0:
         rows = torch.randn((1, shape[1], shape[2]), generator=rng).to(image.device)
         grain = grain + scanner.photon_starvation * rows * min(1.0, scanner.pixel_mm / spacing)

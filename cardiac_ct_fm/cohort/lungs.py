@@ -89,7 +89,7 @@ def draw_lungs(rng: torch.Generator, trunk: TrunkParameters) -> LungParameters:
         density=uniform(rng, -920, -780),
         gradient=uniform(rng, 0, 110) if chance(rng, 0.7) else uniform(rng, 110, 250),
         texture=uniform(rng, 5, 30),
-        vessel=uniform(rng, 40, 450),
+        vessel=uniform(rng, 60, 500),
         vessel_radius=uniform(rng, 1.6, 3.2),
         hila=(right, left),
         branches=tuple(branches),
@@ -133,8 +133,8 @@ def paint_lungs(canvas: Canvas, depth: Tensor, tubes: Tensor, cells: tuple[Tenso
     points = canvas.points
     near = -torch.maximum(*(capsule_depth(points, hilum, hilum, 0.0) for hilum in g.hila))
     # calibre falls with the distance from the hilum, down to what a scan still shows under the pleura
-    radius = g.vessel_radius * torch.exp(-near / 60) + 0.6
-    radius = torch.minimum(radius, 0.3 + 0.08 * depth.clamp(min=0))
+    radius = g.vessel_radius * torch.exp(-near / 65) + 0.75
+    radius = torch.minimum(radius, 0.35 + 0.1 * depth.clamp(min=0))
     canvas.paint(canvas.cover(tubes + radius) * share * (2 * radius / canvas.spacing).clamp(max=1), g.vessel)
     for a, b, r in g.branches:
         hit = canvas.capsule(a, b, r)

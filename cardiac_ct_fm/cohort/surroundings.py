@@ -220,8 +220,10 @@ def _paint_wall(canvas: Canvas, scene: _Scene, params: SurroundingsParameters) -
             if box is not None:
                 gland = torch.minimum(ellipsoid_depth(canvas.points[box], centre, radii) - 9, 9 * (c0[box] - m.gland))
                 canvas.paint(canvas.cover(gland), 35.0, box)
-    streaky = ((c0.abs() - 0.10 * m.muscle_fat) * 8).clamp_(0, 1)
-    canvas.paint(canvas.cover(flesh) * (0.6 + 0.4 * streaky), m.muscle + 6 * c1)
+    # fat planes between the layers of muscle, fat that runs through old muscle
+    planes = ((scene.cage + 13 + 4 * c1).abs() * 0.5).clamp_(0.35, 1)
+    marbled = 1 - 0.5 * m.muscle_fat * (0.4 - c0.abs()).clamp_(0, 0.4)
+    canvas.paint(canvas.cover(flesh) * planes * marbled, m.muscle + 6 * c1)
     canvas.paint(canvas.shell(body, 2.0), 15.0)
     box = canvas.where((trunk.cage < 4) & (trunk.cage > -20))
     if box is not None:

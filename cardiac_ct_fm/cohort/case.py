@@ -1,0 +1,91 @@
+"""A whole digital patient: heart, surroundings and scanner from one seed, rendered as labelled looks at any place and spacing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cardiac_ct_fm.anatomy import HEADS
+from cardiac_ct_fm.cohort.heart import LA, MYO, RV, DigitalHeart, build_heart
+from cardiac_ct_fm.cohort.image import ScannerParameters, acquire, draw_scanner
+from cardiac_ct_fm.cohort.patient import Sex, draw_patient
+from cardiac_ct_fm.cohort.render import Look, render
+from cardiac_ct_fm.cohort.surroundings import SurroundingsParameters, background, draw_surroundings
+from cardiac_ct_fm.cohort.thorax import HeartExtent
+
+LANDMARK_RADIUS_MM = 4.0
+"""Landmarks are learned as spheres of this radius, as in the paper's research code."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One digital patient on the scanner's table; body mm, RAS, origin at the heart's centre."""
+
+    heart: DigitalHeart
+    surroundings: SurroundingsParameters
+    scanner: ScannerParameters
+
+    def grid(self, centre: Tensor, spacing_mm: float, shape: tuple[int, int, int]) -> Tensor:
+        """Points (X, Y, Z, 3) of an axis-parallel grid around ``centre`` (3,)."""
+        device = self.heart.offsets.device
+        axes = [
+            (torch.arange(n, device=device) - (n - 1) / 2) * spacing_mm + float(c)
+            for n, c in zip(shape, centre, strict=True)
+        ]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+
+    def look(
+        self, centre: Tensor, spacing_mm: float, shape: tuple[int, int, int], noise_seed: int = 0
+    ) -> tuple[Tensor, Look]:
+        """Image in HU (X, Y, Z) as the scanner gives it, and the labels, on a grid around ``centre``."""
+        points = self.grid(centre, spacing_mm, shape)
+        look = render(self.heart, points, spacing_mm, lambda away: background(points, away, self.surroundings)[0])
+        generator = torch.Generator().manual_seed(noise_seed)
+        place = (float(centre[0]), float(centre[1]), float(centre[2]))
+        return acquire(look.hu, spacing_mm, self.scanner, generator, place), look
+
+    def landmark_labels(self, head: str, centre: Tensor, spacing_mm: float, shape: tuple[int, int, int]) -> Tensor:
+        """Label map (X, Y, Z) uint8 of a landmark head: spheres, the nearer point where two overlap."""
+        points = self.grid(centre, spacing_mm, shape)
+        names = HEADS[head].classes
+        device = points.device
+        distance = torch.stack([(points - self.heart.landmarks[n].to(device)).norm(dim=-1) for n in names])
+        nearest = distance.min(0)
+        inside = nearest.values <= LANDMARK_RADIUS_MM
+        return torch.where(inside, nearest.indices + 1, torch.zeros_like(nearest.indices)).to(torch.uint8)
+
+
+def draw_case(
+    seed: int, sex: Sex | None = None, *, strength: float = 1.0, device: torch.device | str = "cpu"
+) -> Case:
+    """Draw one digital patient.
+
+    Args:
+        seed: any non-negative integer; the same seed gives the same patient on any machine.
+        sex: ``F`` or ``M``; drawn evenly when None.
+        strength: dial of the domain randomisation, 0 (a clean published-range patient) … 2.
+        device: where looks are rendered.
+
+    Raises:
+        ConfigError: a parameter is out of its range.
+    """
+    patient = draw_patient(seed, sex, strength=strength)
+    heart = build_heart(patient)
+    rng = torch.Generator().manual_seed(seed * 7919 + 17)
+    surroundings = draw_surroundings(rng, patient.sex, _extent(heart))
+    scanner = draw_scanner(rng, strength)
+    return Case(heart if str(device) == "cpu" else build_heart(patient, device), surroundings, scanner)
+
+
+def _extent(heart: DigitalHeart) -> HeartExtent:
+    """How far the heart reaches to the front, back and floor, from a 6 mm grid."""
+    axis = torch.arange(-96, 97, 6.0)
+    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    label = heart.fields(heart.warp.to_template(points)).label
+    inside = label[[MYO, LA, RV]] > 0
+    front = points[inside[0] | inside[2], 1].max()
+    back = points[inside[1], 1].min()
+    floor = points[inside.any(0), 2].min()
+    return HeartExtent(float(front), float(back), float(floor))

@@ -1,0 +1,178 @@
+"""From a digital heart to one look: HU image, label maps and landmarks on any grid.
+
+Structures are painted with partial volume (a voxel's share follows from its signed distance), in the order
+surroundings, walls, blood and muscle, valves, coronary arteries, calcium; then the scanner adds blur and noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cardiac_ct_fm.cohort.heart import AORTA, LA, LV, MYO, NAMES, PA, RA, RV, DigitalHeart, Fields
+from cardiac_ct_fm.cohort.valve import calcium, leaflets
+from cardiac_ct_fm.cohort.vessels import ARCH_APEX, ARCH_NORMAL, Tube
+
+CELL = 4
+"""Edge in voxels of the blocks in which it is decided whether a tube comes near."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One rendered grid.
+
+    Attributes:
+        hu: (X, Y, Z) image before the scanner, Hounsfield units.
+        heart, calc, coronaries: (X, Y, Z) uint8 label maps.
+        heart_distance: (X, Y, Z) mm, positive inside heart and great vessels.
+    """
+
+    hu: Tensor
+    heart: Tensor
+    calc: Tensor
+    coronaries: Tensor
+    heart_distance: Tensor
+
+
+def share(distance: Tensor, voxel_mm: float) -> Tensor:
+    """Part of a voxel that lies inside a surface at a signed distance (mm, positive inside)."""
+    return (distance / voxel_mm + 0.5).clamp(0, 1)
+
+
+def tube_field(tubes: tuple[Tube, ...], q: Tensor, voxel_mm: float) -> list[Tensor]:
+    """Signed distance of the grid's template points ``q`` (X, Y, Z, 3) to each tube, −25 where far away."""
+    shape = q.shape[:3]
+    middle = [torch.arange(CELL // 2, n + CELL // 2, CELL, device=q.device).clamp_max(n - 1) for n in shape]
+    coarse = q[middle[0]][:, middle[1]][:, :, middle[2]]
+    reach = voxel_mm * (CELL * 0.87 + 1) + 4.0
+    out = []
+    for tube in tubes:
+        low, high = tube.line.min(0).values, tube.line.max(0).values
+        margin = float(tube.radius.max()) + reach
+        field = torch.full(shape, -25.0, device=q.device)
+        box = ((coarse > low - margin) & (coarse < high + margin)).all(-1)
+        if box.any():
+            cells = torch.full(coarse.shape[:3], -25.0, device=q.device)
+            cells[box] = tube.distance(coarse[box])
+            close = cells > -reach
+            if close.any():
+                cells = F.interpolate(cells[None, None], scale_factor=CELL, mode="nearest")[0, 0]
+                field = cells[: shape[0], : shape[1], : shape[2]].clamp_min(-25.0).clone()
+                fine = field > -reach
+                field[fine] = tube.distance(q[fine])
+        out.append(field)
+    return out
+
+
+def render(
+    heart: DigitalHeart, points: Tensor, voxel_mm: float, background: Callable[[Tensor], Tensor] | None = None
+) -> Look:
+    """Render the heart on a grid.
+
+    Args:
+        heart: the patient.
+        points: (X, Y, Z, 3) body mm, isotropic, finer than 6 mm.
+        voxel_mm: spacing of ``points``.
+        background: HU (X, Y, Z) of everything else, given the signed distance (X, Y, Z) in mm to heart and great
+            vessels; ``None`` paints fat (for tests of the heart alone).
+    """
+    shape = points.shape[:3]
+    q = heart.warp.to_template(points)
+    flat = q.reshape(-1, 3)
+    step = voxel_mm * heart.shape.scale
+    fields = heart.fields(flat)
+    tubes = tube_field(heart.tubes, q, step)
+    arch = tubes[0].reshape(-1)
+    blood = fields.blood
+    blood[AORTA] = torch.maximum(blood[AORTA], arch)
+    label = _label(fields, arch, flat).reshape(shape)
+    distance = blood.max(0).values
+    for tube in tubes[1:]:
+        distance = torch.maximum(distance, tube.reshape(-1))
+    away = distance.reshape(shape) / heart.shape.scale
+    around = background(away) if background else torch.full_like(away, heart.patient.tissue["fat"])
+    valve = _near_valve(heart, fields)
+    hu = _paint(heart, fields, valve, tubes, around.reshape(-1).clone(), points, step)
+    tree = torch.stack(tube_field(heart.coronaries, q, step)).max(0).values.reshape(-1)
+    free = torch.minimum(tree, -blood[[LA, LV, RA, RV, AORTA, PA]].max(0).values)
+    hu = _over(hu, share(free + 0.7 * heart.shape.scale, step), heart.patient.tissue["wall"])
+    hu = _over(hu, share(free, step), heart.patient.blood["coronary"])
+    hard = torch.full_like(hu, -25.0)
+    if len(valve):
+        inside = fields.root[valve]
+        hard[inside], hard_hu = calcium(heart.shape, fields.local[valve])
+        hu[inside] = _over(hu[inside], share(hard[inside], step), hard_hu)
+    return Look(
+        hu.reshape(shape),
+        label,
+        (hard > 0).reshape(shape).to(torch.uint8),
+        (free > 0).reshape(shape).to(torch.uint8),
+        away,
+    )
+
+
+def _near_valve(heart: DigitalHeart, fields: Fields) -> Tensor:
+    """Which of the points near the root lie at the valve (leaflets, calcium), as indices into ``fields.root``."""
+    top = (max(heart.patient.root.commissure_z_mm) + 6) * heart.shape.scale
+    height = fields.local[:, 2]
+    return ((fields.lumen > -4) & (height > -8) & (height < top)).nonzero()[:, 0]
+
+
+def _label(fields: Fields, arch: Tensor, q: Tensor) -> Tensor:
+    """The heart label map, flat, uint8."""
+    label = fields.label
+    normal = torch.tensor(ARCH_NORMAL, device=q.device)
+    before = ((q - torch.tensor(ARCH_APEX, device=q.device)) @ normal) / normal.norm()
+    label[AORTA] = torch.maximum(label[AORTA], torch.where(q[:, 2] > -62, torch.minimum(arch, before), arch * 0 - 25))
+    best = label.max(0)
+    return torch.where(best.values > 0, best.indices + 1, torch.zeros_like(best.indices)).to(torch.uint8)
+
+
+def _over(hu: Tensor, cover: Tensor, value: Tensor | float) -> Tensor:
+    """Paint ``value`` over an image with a cover of 0…1."""
+    return hu + cover * (value - hu)
+
+
+def _paint(
+    heart: DigitalHeart, fields: Fields, valve: Tensor, tubes: list[Tensor], hu: Tensor, points: Tensor, step: float
+) -> Tensor:
+    """Walls, vessels, blood, muscle and valves, in HU, flat."""
+    p, scale = heart.patient, heart.shape.scale
+    d = fields.blood
+    wall = torch.stack(
+        [d[RV] + p.wall_rv_mm * scale, d[RA] + p.wall_atrium_mm * scale, d[LA] + p.wall_atrium_mm * scale,
+         d[AORTA] + p.root.wall_mm * scale, d[PA] + 1.2 * scale]
+    ).max(0).values  # fmt: skip
+    for tube in tubes:
+        wall = torch.maximum(wall, tube.reshape(-1) + 1.0 * scale)
+    hu = _over(hu, share(wall, step), p.tissue["wall"])
+    for spec, tube in zip(heart.tubes, tubes, strict=True):
+        hu = _over(hu, share(tube.reshape(-1), step), p.blood[spec.blood])
+    texture = heart.texture(points)
+    values = torch.empty_like(d)
+    for k, name in enumerate(NAMES):
+        values[k] = p.tissue["myo"] if name == "Myo" else p.blood[name]
+    mixed = 1 + p.mixing * texture[0].clamp(-1.2, 1.2)
+    values[RA] = p.tissue["wall"] + (values[RA] - p.tissue["wall"]) * mixed.clamp_min(0.05)
+    values[RV] = p.tissue["wall"] + (values[RV] - p.tissue["wall"]) * (1 + 0.7 * (mixed - 1)).clamp_min(0.05)
+    for k, depth in ((LV, 7.0), (RV, 6.0)):
+        trabecular = share((texture[1] - 0.35 - d[k].clamp_min(0) / depth) * 4, step)
+        values[k] = _over(values[k], trabecular, p.tissue["myo"])
+    values[MYO] = values[MYO] * (1 + 0.06 * texture[0])
+    cover = share(d, step)
+    cover = cover / cover.sum(0).clamp_min(1.0)
+    hu = hu * (1 - cover.sum(0)) + (cover * values).sum(0)
+    for atrium, ventricle in ((LA, LV), (RA, RV)):
+        gap = (d[atrium] - d[ventricle] + 2.5 * texture[2]).abs() / 2
+        near = torch.minimum(d[atrium], d[ventricle]) + 4.0
+        sheet = torch.minimum(p.valve_mm * scale / 2 - gap, near)
+        hu = _over(hu, share(sheet, step) * 0.9, p.root.leaflet_hu)
+    if len(valve):
+        inside = fields.root[valve]
+        sheet = torch.minimum(leaflets(heart.shape, fields.local[valve]), fields.lumen[valve] + 1)
+        hu[inside] = _over(hu[inside], share(sheet, step), p.root.leaflet_hu)
+    return hu

@@ -1,0 +1,121 @@
+"""Labelled looks of digital patients, made on the fly: what the network is trained on.
+
+A look is drawn as prediction will see it: the locating look anywhere over the trunk (now and then without a
+heart), the heart look around the heart, the root look around the aortic root with the error that the look before
+leaves. No full volume is ever built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from cardiac_ct_fm.anatomy import HEADS, HINGE_POINTS
+from cardiac_ct_fm.cohort.case import Case, draw_case
+from cardiac_ct_fm.config import IntensityConfig, LookConfig
+from cardiac_ct_fm.preprocess import normalise
+
+Example = dict[str, Tensor]
+"""``image`` (1, X, Y, Z) float32 normalised, and per head a label map (X, Y, Z) uint8."""
+
+
+@dataclass(frozen=True)
+class LookPlan:
+    """How often each look is drawn and in which window.
+
+    Attributes:
+        share: relative frequency by look name.
+        window: edge length in voxels by look name.
+        per_case: looks drawn from one patient before the next is made.
+        empty: share of locating looks that are moved off the heart.
+    """
+
+    share: dict[str, float]
+    window: dict[str, int]
+    per_case: int = 4
+    empty: float = 0.12
+
+
+DEFAULT_PLAN = LookPlan(
+    {"locate": 0.2, "heart": 0.4, "root": 0.4}, {"locate": 64, "heart": 64, "root": 64}
+)
+
+
+def look_centre(case: Case, look: str, rng: np.random.Generator, empty: float) -> Tensor:
+    """Where a training look is centred, body mm (3,)."""
+    if look == "locate":
+        if rng.random() < empty:
+            up = rng.choice([-1, 1]) * rng.uniform(190, 300)
+            return torch.tensor([rng.normal(0, 30), rng.normal(0, 30), up]).float()
+        return torch.tensor([rng.uniform(-60, 60), rng.uniform(-60, 40), rng.uniform(-110, 110)]).float()
+    if look == "heart":
+        middle = torch.zeros(3) if rng.random() < 0.7 else torch.from_numpy(rng.normal(0, 30, 3)).float()
+        return middle + torch.from_numpy(rng.normal(0, 12, 3)).float()
+    root = torch.stack([case.heart.landmarks[k] for k in HINGE_POINTS]).mean(0).cpu()
+    wide = 6.0 if rng.random() < 0.75 else 18.0
+    return root + torch.tensor([0.0, 0.0, 4.0]) + torch.from_numpy(rng.normal(0, wide, 3)).float()
+
+
+def make_example(
+    case: Case, look: LookConfig, window: int, intensity: IntensityConfig, rng: np.random.Generator, empty: float
+) -> Example:
+    """One labelled look of a patient; heads that this look does not serve are left out."""
+    shape = (window, window, window)
+    centre = look_centre(case, look.name, rng, empty)
+    spacing = look.spacing_mm * float(np.exp(rng.normal(0, 0.04)))
+    hu, labels = case.look(centre, spacing, shape, int(rng.integers(2**31)))
+    example: Example = {"image": normalise(hu, intensity)[None]}
+    for head in look.heads:
+        if head in ("heart", "calc", "coronaries"):
+            example[head] = getattr(labels, head)
+        elif HEADS[head].kind == "landmarks":
+            example[head] = case.landmark_labels(head, centre, spacing, shape)
+    return example
+
+
+class CohortLooks(IterableDataset[Example]):
+    """An endless stream of labelled looks; one ``seed`` gives one stream per number of workers.
+
+    Args:
+        looks: the looks of the model that is trained.
+        intensity: its normalisation.
+        plan: mixture of looks.
+        seed: first patient; patients of training runs start at multiples of 10 million, so none meets another.
+        strength: dial of the domain randomisation.
+        start: number of patients to skip, to go on after a stop.
+    """
+
+    def __init__(
+        self,
+        looks: tuple[LookConfig, ...],
+        intensity: IntensityConfig,
+        plan: LookPlan = DEFAULT_PLAN,
+        seed: int = 0,
+        strength: float = 1.0,
+        start: int = 0,
+    ) -> None:
+        super().__init__()
+        self.looks = {look.name: look for look in looks}
+        self.intensity, self.plan, self.seed, self.strength, self.start = intensity, plan, seed, strength, start
+
+    def __iter__(self) -> Iterator[Example]:
+        worker = get_worker_info()
+        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
+        names = list(self.plan.share)
+        odds = np.array([self.plan.share[n] for n in names])
+        patient = self.start + number
+        while True:
+            seed = 10_000_000 * (self.seed + 1) + patient
+            rng = np.random.default_rng(seed)
+            case = draw_case(seed, strength=self.strength)
+            for name in rng.choice(names, self.plan.per_case, p=odds / odds.sum()):
+                look = self.looks[str(name)]
+                yield make_example(
+                    case, look, self.plan.window[look.name], self.intensity, rng, self.plan.empty
+                )
+            patient += count

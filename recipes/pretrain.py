@@ -1,0 +1,161 @@
+"""Plain training of a foundation model on the digital cohort, on one machine, with every label at hand.
+
+It makes the ``…​.synthetic`` weights: the upper bound that the federation of ``federated_distillation`` is
+compared with. Resumes from its checkpoint, so that it can run in pieces:
+
+    python -m recipes.pretrain --model cardiac_swin_tiny --steps 12000 --seed 0 --out runs/tiny
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
+
+from cardiac_ct_fm.model import create_model
+from cardiac_ct_fm.training.looks import CohortLooks, LookPlan
+from cardiac_ct_fm.training.losses import partial_label_loss
+
+torch.multiprocessing.set_sharing_strategy("file_system")
+
+
+def fast_bf16() -> bool:
+    """Whether this machine multiplies bfloat16 matrices in hardware: a GPU, or a CPU with AMX."""
+    if torch.cuda.is_available():
+        return True
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
+def collate(batch: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Stack the images and the labels that every example of the batch has."""
+    shared = [k for k in batch[0] if all(k in example for example in batch)]
+    return {k: torch.stack([example[k] for example in batch]) for k in shared}
+
+
+def main() -> None:
+    """Train; see the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="cardiac_swin_tiny")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--warmup", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--share", type=float, nargs=3, default=(0.2, 0.4, 0.4), metavar=("LOCATE", "HEART", "ROOT"))
+    parser.add_argument("--window", type=int, nargs=3, default=(64, 64, 64), metavar=("LOCATE", "HEART", "ROOT"))
+    parser.add_argument("--start-from", type=Path, help="weights (safetensors) to start from, for a new schedule")
+    parser.add_argument("--log-every", type=int, default=50)
+    parser.add_argument("--skip", type=int, default=0, help="patients to skip when a new schedule starts")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = create_model(args.model).to(device).to(memory_format=torch.channels_last_3d)
+    average = copy.deepcopy(model).eval()
+    optimiser = torch.optim.AdamW(model.param_groups(args.lr, weight_decay=0.01), lr=args.lr)
+    args.out.mkdir(parents=True, exist_ok=True)
+    state_file, step = args.out / "state.safetensors", 0
+    progress_file = args.out / "progress.json"
+    if progress_file.exists():
+        step = json.loads(progress_file.read_text())["step"]
+        saved = load_file(state_file)
+        model.load_state_dict({k[6:]: v for k, v in saved.items() if k.startswith("model.")})
+        average.load_state_dict({k[8:]: v for k, v in saved.items() if k.startswith("average.")})
+        load_optimiser(optimiser, saved)
+    elif args.start_from:
+        weights = load_file(args.start_from)
+        model.load_state_dict(weights)
+        average.load_state_dict(weights)
+    names = ("locate", "heart", "root")
+    plan = LookPlan(dict(zip(names, args.share, strict=True)), dict(zip(names, args.window, strict=True)))
+    config = model.config
+    looks = CohortLooks(config.looks, config.intensity, plan, args.seed, start=args.skip + step)
+    loader = DataLoader(
+        looks, batch_size=1, num_workers=args.workers, collate_fn=collate, prefetch_factor=8,
+        worker_init_fn=lambda _: torch.set_num_threads(1),
+    )  # fmt: skip
+    half = fast_bf16()
+    print(f"{args.model}: {model.num_parameters / 1e6:.2f} M parameters, step {step}/{args.steps}, bf16={half}", flush=True)
+    history = args.out / "history.csv"
+    new = not history.exists()
+    sums: dict[str, list[float]] = {}
+    begin = time.time()
+    with history.open("a", newline="") as log:
+        writer = csv.writer(log)
+        if new:
+            writer.writerow(["step", "seconds", "lr", "heart", "hps", "ms", "calc"])
+        for example in loader:
+            lr = args.lr * min(1.0, (step + 1) / args.warmup) * (0.5 + 0.5 * math.cos(math.pi * step / args.steps))
+            for group in optimiser.param_groups:
+                group["lr"] = lr
+            image = example.pop("image").to(device).contiguous(memory_format=torch.channels_last_3d)
+            targets = {k: v.to(device) for k, v in example.items()}
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+                logits = model(image, heads=list(targets))
+            loss, parts = partial_label_loss(logits, targets)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            step += 1
+            decay = min(0.998, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
+                    slow.lerp_(fast, 1 - decay)
+            for head, value in parts.items():
+                sums.setdefault(head, []).append(value)
+            if step % args.log_every == 0:
+                row = [sum(v) / len(v) if (v := sums.get(h)) else math.nan for h in ("heart", "hps", "ms", "calc")]
+                writer.writerow([step, round(time.time() - begin, 1), f"{lr:.2e}", *[f"{x:.4f}" for x in row]])
+                log.flush()
+                print(f"step {step} {time.time() - begin:.0f} s  " + "  ".join(f"{x:.3f}" for x in row), flush=True)
+                sums.clear()
+            if step % 250 == 0 or step == args.steps:
+                save(args.out, model, average, optimiser, step)
+            if step >= args.steps:
+                break
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, saved: dict[str, torch.Tensor]) -> None:
+    """Put the moments that :func:`save` wrote back into the optimiser."""
+    parameters = [p for g in optimiser.param_groups for p in g["params"]]
+    for i, parameter in enumerate(parameters):
+        prefix = f"optimiser.{i}."
+        state = {k[len(prefix) :]: v for k, v in saved.items() if k.startswith(prefix)}
+        if state:
+            optimiser.state[parameter] = {k: v.clone() for k, v in state.items()}
+
+
+def save(
+    out: Path, model: torch.nn.Module, average: torch.nn.Module, optimiser: torch.optim.Optimizer, step: int
+) -> None:
+    """Write the resumable state and the averaged weights; each file whole or not at all."""
+    state = {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}
+    state |= {f"average.{k}": v.contiguous().clone() for k, v in average.state_dict().items()}
+    parameters = [p for g in optimiser.param_groups for p in g["params"]]
+    for i, parameter in enumerate(parameters):
+        for key, value in optimiser.state[parameter].items():
+            state[f"optimiser.{i}.{key}"] = torch.as_tensor(value).contiguous().clone()
+    for name, tensors in (
+        ("state.safetensors", state),
+        ("average.safetensors", {k: v.contiguous().clone() for k, v in average.state_dict().items()}),
+    ):
+        save_file(tensors, out / (name + ".tmp"), metadata={"format": "pt", "step": str(step)})
+        os.replace(out / (name + ".tmp"), out / name)
+    (out / "progress.json.tmp").write_text(json.dumps({"step": step}))
+    os.replace(out / "progress.json.tmp", out / "progress.json")
+
+
+if __name__ == "__main__":
+    main()
