@@ -138,8 +138,8 @@ def _load_nifti(path: Path) -> Volume:
     affine[:3] *= _MILLIMETRES.get(str(header.get_xyzt_units()[0]), 1.0)
     _three_dimensional_shape(image.shape, header.get_data_dtype(), str(path))
     raw = _three_dimensional(_read_voxels(path, image), str(path))
-    slope, intercept = header.get_slope_inter()
-    data = as_hounsfield(raw, str(path), 1.0 if slope is None else float(slope), float(intercept or 0.0))
+    # nibabel moves the scaling from the header to the proxy of the data.
+    data = as_hounsfield(raw, str(path), float(image.dataobj.slope), float(image.dataobj.inter))
     return Volume(data, affine, str(path), {"format": "NIfTI"})
 
 

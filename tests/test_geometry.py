@@ -165,7 +165,7 @@ def test_parallel_axes_are_paired_and_oblique_ones_are_not() -> None:
 
 
 def test_reading_and_writing_images_needs_no_torch() -> None:
-    modules = "geometry files volume_io dicom_io image_checks label_io landmark_io result".split()
+    modules = ["geometry", "files", "volume_io", "dicom_io", "image_checks", "label_io", "landmark_io", "result"]
     code = "import sys\n" + "\n".join(f"import cardiac_ct_fm.{m}" for m in modules)
     code += "\nsys.exit('torch' in sys.modules or 'monai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
