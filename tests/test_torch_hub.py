@@ -1,0 +1,93 @@
+"""``torch.hub`` in a process of its own, outside the repository: list, help, load, and the same logits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub_client import logits_digest
+from small_models import small_model
+
+import cardiac_ct_fm as ccf
+from cardiac_ct_fm.registry import MODELS_VARIABLE
+
+ROOT = Path(__file__).parent.parent
+ENTRIES = ["cardiac_ct_fm", "cardiac_ct_fm_features", "cardiac_ct_fm_predictor"]
+
+SCRIPT = """
+import json, sys, torch
+
+downloaded, tests = sys.argv[1:]
+name = "org/cardiac-ct-fm:main"
+reply = {"list": torch.hub.list(name, trust_repo=True, verbose=False)}
+reply["help"] = {entry: torch.hub.help(name, entry, trust_repo=True) for entry in reply["list"]}
+from_name = torch.hub.load(name, "cardiac_ct_fm", weights="small", trust_repo=True, verbose=False)
+from_folder = torch.hub.load(downloaded, "cardiac_ct_fm", weights="small.first", heads=["hps"], source="local")
+features = torch.hub.load(downloaded, "cardiac_ct_fm_features", weights="small", source="local")
+predictor = torch.hub.load(downloaded, "cardiac_ct_fm_predictor", weights="small", source="local")
+sys.path.append(tests)
+from hub_client import logits_digest
+import cardiac_ct_fm
+
+reply["package"] = cardiac_ct_fm.__file__
+reply["logits"] = logits_digest(from_name)
+reply["heads"] = [list(from_folder.heads), list(features.heads)]
+with torch.no_grad():
+    maps = features.forward_intermediates(torch.zeros(1, 1, 32, 32, 32))
+reply["pyramid"] = [list(value.shape) for value in maps]
+reply["predictor"] = type(predictor).__name__
+print(json.dumps(reply))
+"""
+
+
+@pytest.fixture(scope="module")
+def reply(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a process says that finds the repository where ``torch.hub`` unpacks a download."""
+    home = tmp_path_factory.mktemp("torch")
+    downloaded = home / "hub" / "org_cardiac-ct-fm_main"
+    shutil.copytree(ROOT / "cardiac_ct_fm", downloaded / "cardiac_ct_fm", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "hubconf.py", downloaded)
+    weights = home / "weights"
+    ccf.export_pretrained(small_model(), weights, tag="first")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(downloaded), str(ROOT / "tests")],
+        cwd=home,
+        env={**environment, "TORCH_HOME": str(home), MODELS_VARIABLE: str(weights)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {**answer, "downloaded": str(downloaded), "weights": str(weights)}
+
+
+def test_only_the_three_entries_are_listed_each_with_help(reply: dict[str, Any]) -> None:
+    assert sorted(reply["list"]) == ENTRIES
+    for entry in ENTRIES:
+        assert "Example:" in reply["help"][entry]
+        assert "weights:" in reply["help"][entry]
+
+
+def test_the_package_comes_from_the_downloaded_repository(reply: dict[str, Any]) -> None:
+    assert reply["package"].startswith(reply["downloaded"])
+
+
+def test_logits_are_those_of_from_pretrained_to_the_bit(reply: dict[str, Any]) -> None:
+    assert reply["logits"] == logits_digest(ccf.from_pretrained(Path(reply["weights"]) / "small.first"))
+
+
+def test_heads_can_be_chosen_and_features_come_without_any(reply: dict[str, Any]) -> None:
+    assert reply["heads"] == [["hps"], []]
+    assert reply["pyramid"] == [[1, 8, 16, 16, 16], [1, 16, 8, 8, 8], [1, 32, 4, 4, 4]]
+
+
+def test_the_predictor_entry_gives_a_predictor(reply: dict[str, Any]) -> None:
+    assert reply["predictor"] == "Predictor"
