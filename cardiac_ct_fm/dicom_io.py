@@ -37,6 +37,9 @@ _HEADER_TAGS = [
 _PHASE_TAGS = ("NominalPercentageOfCardiacPhase", "TriggerTime", "TemporalPositionIdentifier", "AcquisitionNumber")
 """What tells slices at the same place apart, most telling first: the heart phases of one gated acquisition."""
 
+_MAX_LISTED = 20
+"""Series that an error names: all phases of a gated acquisition in steps of 5 %."""
+
 _FACTS = {
     "PatientPosition": "patient_position",
     "SeriesInstanceUID": "series_uid",
@@ -120,7 +123,7 @@ def _choose(folder: Path, found: Sequence[DicomSeries], wanted: str | None) -> D
         headers = [header for path in _files(folder) if (header := _read_header(path)) is not None]
         if any(int(getattr(header, "NumberOfFrames", None) or 1) > 1 for header in headers):
             raise ImageError(
-                f"{folder} holds multi-frame (enhanced) DICOM, which is not read here. Convert it with dcm2niix to NIfTI."
+                f"{folder} holds multi-frame (enhanced) DICOM, which is not read here. Convert it to NIfTI (dcm2niix)."
             )
         others = Counter("".join(p.suffixes[-2:]) or "no ending" for p in _files(folder))
         seen = ", ".join(f"{n} × {ending}" for ending, n in others.most_common(3)) or "it is empty"
@@ -130,23 +133,28 @@ def _choose(folder: Path, found: Sequence[DicomSeries], wanted: str | None) -> D
         )
     scans = [s for s in found if s.modality == "CT"]
     if not scans:
-        listing = "; ".join(str(s) for s in found)
-        raise ImageError(f"{folder} holds no CT but {listing}. Give a folder with a contrast CT of the heart.")
+        raise ImageError(f"{folder} holds no CT but {_listed(found)}. Give a folder with a contrast CT of the heart.")
     if wanted is not None:
         matches = [s for s in scans if s.key == wanted or s.description == wanted]
         matches = matches or [s for s in scans if s.key.startswith(wanted) or s.key.endswith(wanted)]
         if len(matches) == 1:
             return matches[0]
-        listing = "; ".join(str(s) for s in matches or scans)
         how_many = "no" if not matches else f"{len(matches)}"
-        raise ImageError(f"{folder} holds {how_many} CT series that fit {wanted!r}. It holds: {listing}.")
-    if len(scans) > 1:
-        listing = "; ".join(str(s) for s in scans)
         raise ImageError(
-            f"{folder} holds {len(scans)} CT series: {listing}. Choose one with --series UID (in Python: "
+            f"{folder} holds {how_many} CT series that fit {wanted!r}. It holds: {_listed(matches or scans)}."
+        )
+    if len(scans) > 1:
+        raise ImageError(
+            f"{folder} holds {len(scans)} CT series: {_listed(scans)}. Choose one with --series UID (in Python: "
             "series='UID'); the last digits, or the description, are enough."
         )
     return scans[0]
+
+
+def _listed(series: Sequence[DicomSeries]) -> str:
+    """The series in one line, the longest first."""
+    more = f"; and {len(series) - _MAX_LISTED} more" if len(series) > _MAX_LISTED else ""
+    return "; ".join(map(str, series[:_MAX_LISTED])) + more
 
 
 def _assemble(folder: Path, series: DicomSeries) -> Volume:
