@@ -1,0 +1,87 @@
+"""Files and folders that are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cardiac_ct_fm.errors import OutputError
+from cardiac_ct_fm.files import atomic_folder, atomic_write, write_json
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {p.name: p.read_text() for p in folder.iterdir() if p.is_file()}
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "a.nii.gz"
+    with atomic_write(target) as temporary:
+        assert temporary.parent == target.parent and temporary.name.endswith("a.nii.gz")
+        temporary.write_text("whole")
+        assert not target.exists()
+    assert contents(target.parent) == {"a.nii.gz": "whole"}
+    assert stat.S_IMODE(target.stat().st_mode) & 0o444 == 0o444
+
+
+def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    target.write_text("old")
+    with pytest.raises(RuntimeError, match="on the way"), atomic_write(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("on the way")
+    assert contents(tmp_path) == {"a.json": "old"}
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "out" / "ct") as temporary:
+        (temporary / "a").write_text("1")
+        assert not (tmp_path / "out" / "ct").exists()
+    assert contents(tmp_path / "out" / "ct") == {"a": "1"} and len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_results_replace_older_results_and_leave_other_files_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "ct"
+    folder.mkdir()
+    for name in ("run.json", "a", "stale", "mine.txt"):
+        (folder / name).write_text("old")
+    with atomic_folder(folder, "run.json", ["run.json", "a", "stale"]) as temporary:
+        (temporary / "a").write_text("new")
+        (temporary / "run.json").write_text("new")
+        assert set(contents(folder).values()) == {"old"}
+    assert contents(folder) == {"run.json": "new", "a": "new", "mine.txt": "old"}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_failure_leaves_the_older_folder_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "ct"
+    folder.mkdir()
+    (folder / "run.json").write_text("old")
+    with pytest.raises(ValueError, match="no number"), atomic_folder(folder, "run.json") as temporary:
+        (temporary / "run.json").write_text("new")
+        raise ValueError("no number")
+    assert contents(folder) == {"run.json": "old"} and list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_the_file_system_refuses_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot be written"), atomic_write(tmp_path / "file" / "a.json"):
+        pass
+    with pytest.raises(OutputError, match="is a file; give a folder"), atomic_folder(tmp_path / "file"):
+        pass
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="cannot be written"), atomic_write(tmp_path / "folder") as temporary:
+        temporary.write_text("x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_json_takes_numpy_and_refuses_what_is_no_number(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"n": np.int64(3), "x": np.float32(0.5), "v": np.eye(2), "p": Path("b"), "µ": None})
+    expected = {"n": 3, "x": 0.5, "v": [[1.0, 0.0], [0.0, 1.0]], "p": "b", "µ": None}
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == expected
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "b.json", float("nan"))
+    assert not (tmp_path / "b.json").exists()

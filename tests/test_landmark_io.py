@@ -1,0 +1,152 @@
+"""Points with names, and their three file formats."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cardiac_ct_fm import anatomy
+from cardiac_ct_fm.errors import DataError
+from cardiac_ct_fm.geometry import Grid
+from cardiac_ct_fm.landmark_io import Landmark, read_landmarks, write_landmarks, write_mitk, write_slicer
+
+FORMATS: dict[str, Callable[..., None]] = {
+    "landmarks.json": write_landmarks,
+    "landmarks.mrk.json": write_slicer,
+    "landmarks.mps": write_mitk,
+}
+
+points = st.none() | st.tuples(*[st.floats(-900, 900).map(lambda v: round(v, 3) + 0.0)] * 3)
+
+
+def expected_points(positions: list[tuple[float, float, float] | None]) -> list[Landmark]:
+    return [
+        Landmark.missing(name, 0.2) if p is None else Landmark(name, True, p, 0.75)
+        for name, p in zip(anatomy.LANDMARKS, positions, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(deadline=None, max_examples=15)
+@given(st.lists(points, min_size=len(anatomy.LANDMARKS), max_size=len(anatomy.LANDMARKS)))
+def test_every_point_comes_back_under_its_name_and_missing_ones_stay_missing(
+    tmp_path_factory: pytest.TempPathFactory, name: str, positions: list[tuple[float, float, float] | None]
+) -> None:
+    path = tmp_path_factory.mktemp("points") / name
+    written = expected_points(positions)
+    FORMATS[name](path, written)
+    read = read_landmarks(path)
+    assert list(read) == list(anatomy.LANDMARKS)
+    for before in written:
+        after = read[before.name]
+        assert after.found == before.found
+        if before.ras_mm is None:
+            assert after.ras_mm is None
+        else:
+            np.testing.assert_allclose(after.ras_mm, before.ras_mm, atol=1e-6)
+
+
+def test_our_json_lists_every_expected_point_in_three_coordinate_systems(tmp_path: Path) -> None:
+    grid = Grid((10, 10, 10), np.diag([-0.5, 0.5, 2.0, 1.0]))
+    found = [Landmark("RCC", True, (-1, 2, 4), 0.93), Landmark.missing("LCC", 0.11)]
+    write_landmarks(tmp_path / "l.json", found, grid)
+    content = json.loads((tmp_path / "l.json").read_text())
+    assert content["coordinate_system"] == "RAS" and content["unit"] == "mm"
+    assert content["landmarks"] == [
+        {"name": "RCC", "found": True, "ras": [-1, 2, 4], "lps": [1, -2, 4], "voxel": [2, 4, 2], "confidence": 0.93},
+        {"name": "LCC", "found": False, "ras": None, "lps": None, "voxel": None, "confidence": 0.11},
+    ]
+
+
+def test_slicer_gets_lps_and_undefined_points_without_a_position(tmp_path: Path) -> None:
+    write_slicer(tmp_path / "l.mrk.json", [Landmark("RCC", True, (-1, 2, 4), 0.9), Landmark.missing("LCC")])
+    markup = json.loads((tmp_path / "l.mrk.json").read_text())["markups"][0]
+    assert markup["type"] == "Fiducial" and markup["coordinateSystem"] == "LPS"
+    first, second = markup["controlPoints"]
+    assert first["label"] == "RCC" and first["position"] == [1, -2, 4] and first["positionStatus"] == "defined"
+    assert second["label"] == "LCC" and "position" not in second and second["positionStatus"] == "undefined"
+
+
+def test_a_file_edited_in_slicer_is_understood(tmp_path: Path) -> None:
+    def control(label: str, position: object, status: str = "defined") -> dict[str, object]:
+        return {"label": label, "position": position, "positionStatus": status}
+
+    markup = {
+        "coordinateSystem": "RAS",
+        "controlPoints": [
+            control("ACC", [1.0, 2.0, 3.0]),
+            control("rcc ", [4.0, 5.0, 6.0]),
+            control("LCC", "", "undefined"),
+            control("apex", [0.0, 0.0, 0.0]),
+        ],
+    }
+    path = tmp_path / "edited.mrk.json"
+    path.write_text(json.dumps({"markups": [markup]}))
+    read = read_landmarks(path)
+    assert read["NCC"].ras_mm == (1, 2, 3) and read["RCC"].ras_mm == (4, 5, 6)
+    assert not read["LCC"].found and not read["MS2"].found
+    assert read["apex"].found and list(read)[-1] == "apex"
+    markup["coordinateSystem"] = "LPS"
+    path.write_text(json.dumps({"markups": [markup]}))
+    assert read_landmarks(path)["NCC"].ras_mm == (-1, -2, 3)
+
+
+def test_mitk_points_keep_their_ids_when_others_are_missing_and_names_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "l.mps"
+    write_mitk(path, [Landmark.missing("RCC"), Landmark("LCC", True, (-1, -2, 3), 0.9)])
+    tree = ET.parse(path)
+    (point,) = tree.getroot().iter("point")
+    assert [point.findtext(tag) for tag in ("id", "x", "y", "z")] == ["1", "1.0", "2.0", "3.0"]
+    point.remove(point.find("name"))  # as MITK does when it saves
+    tree.write(path)
+    read = read_landmarks(path)
+    assert read["LCC"].ras_mm == (-1, -2, 3) and not read["RCC"].found
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.json", "no json", "is no landmark file"),
+        ("a.json", "{}", "is no landmark file"),
+        ("a.json", "[1]", "is no landmark file"),
+        ("a.mps", "<point><id>1</id>", "is no landmark file"),
+        ("a.mps", "<point_set_file><point><id>1</id><x>a</x></point></point_set_file>", "is no landmark file"),
+        ("a.json", '{"coordinate_system": "LPS", "unit": "mm", "landmarks": []}', "must be RAS"),
+        ("a.mrk.json", '{"markups": [{"coordinateSystem": "IJK", "controlPoints": []}]}', "IJK"),
+        (
+            "a.mrk.json",
+            '{"markups": [{"controlPoints": [{"label": "NCC", "position": [0, 0, 1]}, '
+            '{"label": "ACC", "position": [0, 0, 2]}]}]}',
+            "names NCC twice",
+        ),
+    ],
+)
+def test_what_is_no_landmark_file_is_refused_with_its_name(tmp_path: Path, name: str, text: str, says: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(DataError, match=says) as caught:
+        read_landmarks(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        read_landmarks(tmp_path / "none.mps")
+
+
+def test_a_landmark_cannot_be_half_found() -> None:
+    for broken in (
+        lambda: Landmark("RCC", True, None, 0.5),
+        lambda: Landmark("RCC", False, (0, 0, 0), 0.5),
+        lambda: Landmark("RCC", True, (0, float("nan"), 0), 0.5),
+        lambda: Landmark("RCC", True, (0, 0, 0), 1.5),
+    ):
+        with pytest.raises(DataError, match="RCC"):
+            broken()
