@@ -111,53 +111,49 @@ def paint_abdomen(
         p: the trunk.
         a: the abdomen.
     """
-    room = canvas.cover(torch.minimum(below, inside))
-    if float(room.max()) == 0:
-        return
-    canvas.paint(room, (5.0 if a.ascites else -102.0) + 12 * cells[2])
+    inner = canvas.layer((5.0 if a.ascites else -102.0) + 12 * cells[2])
     folds = (cells[0] - a.bowel_share) * 14
     folds = torch.minimum(folds, torch.minimum(below - 6, inside - 3))
-    canvas.paint(canvas.cover(folds), a.bowel + 10 * cells[2])
-    lumen = folds - 3.5
-    share = canvas.cover(lumen)
-    canvas.paint(share, a.bowel_content + 25 * cells[2])
-    canvas.paint(share * canvas.cover((cells[1] - a.gas) * 15), -950.0)
+    inner.paint(inner.cover(folds), a.bowel + 10 * cells[2])
+    lumen = inner.cover(folds - 3.5)
+    content = torch.lerp(a.bowel_content + 25 * cells[2], folds.new_tensor(-950.0), inner.cover((cells[1] - a.gas) * 15))
+    inner.paint(lumen, content)
     for sign in (-1.0, 1.0):
-        psoas = canvas.capsule(
+        psoas = inner.capsule(
             (p.midline + sign * 26, p.spine_y, p.dome_middle - 85), (p.midline + sign * 55, p.spine_y + 12, p.dome_middle - 250), 17
         )
         if psoas is not None:
-            canvas.paint(canvas.cover(psoas[1]), 55.0, psoas[0])
+            inner.paint(inner.cover(psoas[1]), 55.0, psoas[0])
     for place in a.kidney_places:
-        _organ(canvas, place, a.kidney_radii, room, [(0.0, a.cortex), (7.0, a.medulla), (15.0, -90.0)], cells)
-    _organ(canvas, a.spleen_place, a.spleen_radii, canvas.cover(torch.minimum(below - 3, inside - 3)), [(0.0, a.spleen)], cells)
-    _stomach(canvas, room, cells, a)
-    share = canvas.cover(liver)
-    canvas.paint(share, a.liver + 5 * cells[2])
-    canvas.paint(canvas.cover(torch.minimum(tubes, liver - 6)), a.liver_vessel)
+        _organ(inner, place, a.kidney_radii, [(0.0, a.cortex), (7.0, a.medulla), (15.0, -90.0)], cells)
+    _organ(inner, a.spleen_place, a.spleen_radii, [(0.0, a.spleen)], cells)
+    _stomach(inner, cells, a)
+    inner.paint(inner.cover(liver), a.liver + 5 * cells[2])
+    inner.paint(inner.cover(torch.minimum(tubes, liver - 6)), a.liver_vessel)
     # the diaphragm: 2–4 mm of muscle over fat and gas
-    canvas.paint(canvas.cover(torch.minimum(1.5 - (below - 1.0).abs(), inside)), 55.0)
+    inner.paint(inner.cover(1.5 - (below - 1.0).abs()), 55.0)
+    canvas.paint(canvas.cover(torch.minimum(below, inside)), inner.hu)
 
 
-def _organ(canvas: Canvas, place: Triple, radii: Triple, room: Tensor, layers: list[tuple[float, float]], cells: Triplet) -> None:
-    """A wobbly ellipsoid of layers (depth mm, HU) inside ``room``."""
+def _organ(canvas: Canvas, place: Triple, radii: Triple, layers: list[tuple[float, float]], cells: Triplet) -> None:
+    """A wobbly ellipsoid of layers (depth mm, HU)."""
     box = canvas.around(place, [r * 1.3 for r in radii])
     if box is None:
         return
     depth = ellipsoid_depth(canvas.points[box], place, radii) + 4 * cells[0][box]
     for start, value in layers:
-        canvas.paint(canvas.cover(depth - start) * room[box], value, box)
+        canvas.paint(canvas.cover(depth - start), value, box)
 
 
-def _stomach(canvas: Canvas, room: Tensor, cells: Triplet, a: AbdomenParameters) -> None:
+def _stomach(canvas: Canvas, cells: Triplet, a: AbdomenParameters) -> None:
     """Wall, content and a gas level; the patient lies on the back, so gas collects in front."""
     box = canvas.around(a.stomach, [r * 1.3 for r in a.stomach_radii])
     if box is None:
         return
     points = canvas.points[box]
     depth = ellipsoid_depth(points, a.stomach, a.stomach_radii) + 5 * cells[1][box]
-    canvas.paint(canvas.cover(depth) * room[box], 75.0, box)
-    inner = canvas.cover(depth - 4.5) * room[box]
+    canvas.paint(canvas.cover(depth), 75.0, box)
+    inner = canvas.cover(depth - 4.5)
     canvas.paint(inner, a.stomach_content + 20 * cells[2][box], box)
     level = points[..., 1] - (a.stomach[1] + a.gas_level * a.stomach_radii[1])
     canvas.paint(inner * canvas.cover(level), -980.0, box)

@@ -54,18 +54,18 @@ def draw_bones(rng: torch.Generator, sex: str, trunk: TrunkParameters) -> BonePa
     size = 0.93 if sex == "F" else 1.03
     pitch = uniform(rng, 23, 28) * size
     return BoneParameters(
-        cortex=uniform(rng, 450, 1000),
+        cortex=uniform(rng, 550, 1300),
         marrow=uniform(rng, 60, 240),
         disc=uniform(rng, 60, 110),
         wall=uniform(rng, 0.9, 1.9),
         rib_pitch=uniform(rng, 24, 31) * size,
         rib_phase=uniform(rng, 55, 85),
         rib_drop=uniform(rng, 80, 150),
-        rib_half=(uniform(rng, 3.2, 4.6) * size, uniform(rng, 5.5, 7.5) * size),
+        rib_half=(uniform(rng, 3.4, 5.0) * size, uniform(rng, 5.5, 7.5) * size),
         cartilage=uniform(rng, 75, 150),
         vertebra_pitch=pitch,
         vertebra_phase=uniform(rng, 0, pitch),
-        vertebra_radius=uniform(rng, 14.5, 18.5) * size,
+        vertebra_radius=uniform(rng, 16.5, 21.5) * size,
         sternum_half=uniform(rng, 13, 20) * size,
         sternum_top=trunk.apex * uniform(rng, 0.66, 0.80),
         wires=chance(rng, 0.08),
@@ -112,11 +112,11 @@ def paint_ribs(canvas: Canvas, cage: Tensor, count: Tensor, turn: Tensor, b: Bon
     canvas.paint(rim * (1 - 0.85 * front), b.cortex)
 
 
-def paint_spine(canvas: Canvas, grain: Tensor, trunk: TrunkParameters, b: BoneParameters) -> None:
-    """Vertebral bodies, discs, canal, arches and processes; ``grain`` is full-resolution unit noise."""
+def paint_spine(canvas: Canvas, grain: tuple[Tensor, Tensor], trunk: TrunkParameters, b: BoneParameters) -> None:
+    """Vertebral bodies, discs, canal, arches and processes; ``grain`` are two full-resolution fields of unit noise."""
     lean = 0.5 * trunk.kyphosis * 160.0**2
     box = canvas.box(
-        (trunk.midline - 52, trunk.spine_y - 85, -1e4), (trunk.midline + 52, trunk.spine_y + lean + 30, 1e4)
+        (trunk.midline - 56, trunk.spine_y - 85, -1e4), (trunk.midline + 56, trunk.spine_y + lean + 30, 1e4)
     )
     if box is None:
         return
@@ -134,7 +134,9 @@ def paint_spine(canvas: Canvas, grain: Tensor, trunk: TrunkParameters, b: BonePa
     side = radius - waist - wide
     body = torch.minimum(side, half - w.abs())
     disc = torch.minimum(radius - 0.5 - wide, w.abs() - half)
-    noise = grain[box]
+    # trabeculae and veins of the marrow, finer than the clouds that carry them
+    first, second = grain[0][box], grain[1][box]
+    noise = 0.5 * first + 0.6 * torch.sin(5 * first + 0.4 * z) * torch.sin(4 * second + 0.4 * u)
     canvas.paint(canvas.cover(disc), b.disc, box)
     rear = radius / 1.18
     canal = 8.5 - (u**2 + ((v + rear + 9) * 1.1) ** 2).sqrt()
@@ -146,8 +148,8 @@ def paint_spine(canvas: Canvas, grain: Tensor, trunk: TrunkParameters, b: BonePa
     wing = torch.minimum(4.6 - (v + rear + 8 + 0.35 * (u.abs() - 12)).abs(), 5.5 - (w - 3).abs())
     wing = torch.minimum(wing, torch.minimum(u.abs() - 8, 33 - u.abs()))
     rear_bone = torch.maximum(torch.maximum(arch, spinous), wing)
-    canvas.paint(canvas.cover(body), b.marrow + 35 * noise, box)
-    canvas.paint(canvas.shell(body, 0.6 * b.wall), 0.6 * b.cortex, box)
+    canvas.paint(canvas.cover(body), b.marrow + 45 * noise, box)
+    canvas.paint(canvas.shell(body, 0.9 * b.wall) * (0.7 + 0.3 * first).clamp_(0.2, 1), 0.5 * b.cortex, box)
     _paint_bone(canvas, rear_bone, b, box)
     canvas.paint(canvas.cover(canal), 25.0, box)
 
@@ -168,7 +170,7 @@ def paint_sternum(canvas: Canvas, cage: Tensor, trunk: TrunkParameters, b: BoneP
     depth = torch.minimum(depth, -joint)
     depth = torch.minimum(depth, (y - 0.5 * (trunk.front + trunk.back)))
     canvas.paint(canvas.cover(depth), 0.7 * b.marrow, box)
-    canvas.paint(canvas.shell(depth, 0.8 * b.wall), 0.75 * b.cortex, box)
+    canvas.paint(canvas.shell(depth, 0.9 * b.wall), 0.55 * b.cortex, box)
     if b.wires:
         wire = 0.7 - ((cage[box] + 13) ** 2 + (((z - bottom) / 19 - ((z - bottom) / 19).round()) * 19) ** 2).sqrt()
         wire = torch.minimum(wire, 9 - (x - trunk.midline).abs())

@@ -73,6 +73,15 @@ class Canvas:
         part._rows = (self._rows[0][box[0]], self._rows[1][box[1]], self._rows[2][box[2]])
         return part
 
+    def layer(self, hu: Tensor) -> Canvas:
+        """The same points with another image: paint an organ's inside here, then paint the whole with its share.
+
+        Painting part by part would leave a rim of what lay below at every border.
+        """
+        other = copy(self)
+        other.hu = hu
+        return other
+
     def where(self, mask: Tensor) -> Box | None:
         """Index box around the coarse points where ``mask`` is true, one coarse cell wider; None where nowhere.
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cardiac_ct_fm.cohort.noise import chance, uniform
-from cardiac_ct_fm.cohort.streaks import beam_hardening
+from cardiac_ct_fm.cohort.noise import chance, interpolation_matrix, uniform
+from cardiac_ct_fm.cohort.streaks import dense_streaks
 from cardiac_ct_fm.errors import ConfigError
 
 BOX_SIGMA = 1 / math.sqrt(12)
@@ -36,7 +36,7 @@ class ScannerParameters:
             whiteness: 0 a ramp as filtered back projection leaves it, 1 flat as in a scan resampled without a filter.
         texture_hu: SD of additional white noise per look voxel, whatever its size (beyond realism).
         photon_starvation: horizontal noise between dense objects, HU.
-        streaks: strength of beam hardening between dense objects (1: typical).
+        streaks: strength of the streaks of dense objects (1: clearly visible).
         cupping_hu: bias in the middle of the body; scale, offset_hu: drift of the HU scale.
         contrast: (HU knots, HU values) of a monotone warp of soft tissue; empty: none.
         motion_mm: shift of the ghost that a beating heart leaves (x, y, z); motion_share: its weight.
@@ -85,7 +85,7 @@ def draw_scanner(rng: torch.Generator, strength: float = 1.0) -> ScannerParamete
     slice_mm = uniform(rng, 1.5, 3 + s) if thick else uniform(rng, 0.5, 1.25)
     pixel_mm = uniform(rng, 0.3, 0.85)
     whiteness, peak = uniform(rng, 0.02, 0.3), uniform(rng, 0.12, 0.45)
-    if chance(rng, 0.25 * s):
+    if chance(rng, 0.35 * s):
         # scans of public collections have often been resampled to 1–1.6 mm already, without an antialiasing filter
         pixel_mm = slice_mm = uniform(rng, 0.9, 1.6)
         whiteness, peak = 1.0, 0.6
@@ -105,11 +105,11 @@ def draw_scanner(rng: torch.Generator, strength: float = 1.0) -> ScannerParamete
         slice_mm=slice_mm,
         slice_phase=uniform(rng, 0, 1),
         fwhm_mm=uniform(rng, 0.6, 1.2 + 0.6 * s),
-        noise_hu=uniform(rng, 8, 25 + 20 * s),
+        noise_hu=uniform(rng, 8, 22 + 20 * s),
         peak_per_mm=peak,
         whiteness=whiteness,
         texture_hu=uniform(rng, 2, 18 * s) if s > 0 and chance(rng, 0.2 * s) else 0.0,
-        photon_starvation=uniform(rng, 0, 12 * s) if chance(rng, 0.3) else 0.0,
+        photon_starvation=uniform(rng, 0, 8 * s) if chance(rng, 0.2) else 0.0,
         streaks=uniform(rng, 0, 1.2 * s) if chance(rng, 0.8) else uniform(rng, 0, 3 * s),
         cupping_hu=uniform(rng, -12, 12) * s,
         scale=1 + uniform(rng, -0.02, 0.02) * s,
@@ -154,7 +154,7 @@ def acquire(
     if scanner.motion_share > 0:
         image = _ghost(image, spacing_mm, scanner, centre_mm)
     if scanner.streaks > 0:
-        image = image + scanner.streaks * beam_hardening(image, spacing_mm)
+        image = image + scanner.streaks * dense_streaks(image, spacing_mm, rng)
     image = _blur(image, spacing_mm, scanner, centre_mm[2])
     image = image + _noise(image, spacing_mm, scanner, rng)
     body = ((image + 600) / 400).clamp(0, 1)
@@ -164,7 +164,7 @@ def acquire(
     if scanner.contrast[0]:
         image = _warp(image, scanner.contrast[0], scanner.contrast[1])
     image = (image + 1000) * scanner.scale - 1000 + scanner.offset_hu
-    return _field_of_view(image.clamp_(-1024, 3071), spacing_mm, scanner, centre_mm)
+    return field_of_view(image.clamp_(-1024, 3071), spacing_mm, scanner, centre_mm)
 
 
 def _positions(hu: Tensor, spacing: float, centre: tuple[float, float, float]) -> tuple[Tensor, Tensor, Tensor]:
@@ -246,8 +246,9 @@ def _noise(image: Tensor, spacing: float, scanner: ScannerParameters, rng: torch
     if scanner.texture_hu > 0:
         grain = grain + scanner.texture_hu * torch.randn(shape, generator=rng).to(image.device)
     if scanner.photon_starvation > 0:
-        rows = torch.randn((1, shape[1], shape[2]), generator=rng).to(image.device)
-        grain = grain + scanner.photon_starvation * rows * min(1.0, scanner.pixel_mm / spacing)
+        rows = torch.randn((6, shape[1], shape[2]), generator=rng).to(image.device)
+        rows = torch.einsum("xk,kyz->xyz", interpolation_matrix(shape[0], 6, "cubic").to(image.device), rows)
+        grain = grain + scanner.photon_starvation * rows * min(1.0, scanner.pixel_mm / spacing) ** 0.5
     # quantum noise grows with the attenuation around: little in lung and air, more inside the trunk
     blurred = functional.avg_pool3d(image.clamp(-1000, 400)[None, None], 4, ceil_mode=True, count_include_pad=False)
     local = functional.interpolate(blurred, size=list(shape), mode="trilinear", align_corners=False)[0, 0]
@@ -277,7 +278,7 @@ def _warp(image: Tensor, knots: tuple[float, ...], values: tuple[float, ...]) ->
     return out
 
 
-def _field_of_view(image: Tensor, spacing: float, scanner: ScannerParameters, centre: tuple[float, float, float]) -> Tensor:
+def field_of_view(image: Tensor, spacing: float, scanner: ScannerParameters, centre: tuple[float, float, float]) -> Tensor:
     """Padding outside the reconstructed circle or square and beyond the first and last slice."""
     x, y, z = _positions(image, spacing, centre)
     seen = (z >= scanner.z_range[0]) & (z <= scanner.z_range[1])

@@ -17,6 +17,9 @@ from cardiac_ct_fm.cohort.thorax import TrunkParameters, spine_axis
 Triple = tuple[float, float, float]
 Rod = tuple[Triple, Triple, float]
 
+LARGE_SLOPE = 0.07
+"""Mean slope per mm of the slow fields (control cells of 21 mm, unit SD)."""
+
 
 @dataclass(frozen=True)
 class LungParameters:
@@ -69,14 +72,17 @@ def draw_lungs(rng: torch.Generator, trunk: TrunkParameters) -> LungParameters:
             jitter = [uniform(rng, -8, 8) for _ in range(3)]
             end = (hilum[0] + sign * out + jitter[0], hilum[1] + forward + jitter[1], hilum[2] + height + jitter[2])
             airways.append((hilum, end, 0.42 * wide))
-        for _ in range(9):
+        for _ in range(7):
             direction = torch.randn(3, generator=rng)
             direction[0] = sign * direction[0].abs()
             direction = direction / direction.norm()
             start = tuple(h + 6 * float(d) for h, d in zip(hilum, direction, strict=True))
             length = uniform(rng, 25, 60)
             end = (hilum[0] + length * float(direction[0]), hilum[1] + length * float(direction[1]), hilum[2] + length * float(direction[2]))
-            branches.append(((start[0], start[1], start[2]), end, uniform(rng, 2.0, 4.8)))
+            bend = tuple(0.5 * (p + q) + uniform(rng, -7, 7) for p, q in zip(start, end, strict=True))
+            radius = uniform(rng, 1.8, 4.5)
+            branches.append(((start[0], start[1], start[2]), (bend[0], bend[1], bend[2]), radius))
+            branches.append(((bend[0], bend[1], bend[2]), end, 0.65 * radius))
     nodules = tuple(
         (
             (x0 + uniform(rng, -130, 130), uniform(rng, -90, 50), uniform(rng, -80, 130)),
@@ -89,8 +95,8 @@ def draw_lungs(rng: torch.Generator, trunk: TrunkParameters) -> LungParameters:
         density=uniform(rng, -920, -780),
         gradient=uniform(rng, 0, 110) if chance(rng, 0.7) else uniform(rng, 110, 250),
         texture=uniform(rng, 5, 30),
-        vessel=uniform(rng, 60, 500),
-        vessel_radius=uniform(rng, 1.6, 3.2),
+        vessel=uniform(rng, 60, 550),
+        vessel_radius=uniform(rng, 1.8, 3.6),
         hila=(right, left),
         branches=tuple(branches),
         airways=tuple(airways),
@@ -107,7 +113,7 @@ def draw_lungs(rng: torch.Generator, trunk: TrunkParameters) -> LungParameters:
     )
 
 
-def paint_lungs(canvas: Canvas, depth: Tensor, tubes: Tensor, cells: tuple[Tensor, Tensor, Tensor], patches: Tensor, way_back: Tensor, trunk: TrunkParameters, g: LungParameters) -> None:
+def paint_lungs(canvas: Canvas, depth: Tensor, tubes: Tensor, cells: tuple[Tensor, Tensor, Tensor], large: tuple[Tensor, Tensor], way_back: Tensor, trunk: TrunkParameters, g: LungParameters) -> None:
     """Parenchyma, vessels and disease inside the lungs.
 
     Args:
@@ -115,39 +121,39 @@ def paint_lungs(canvas: Canvas, depth: Tensor, tubes: Tensor, cells: tuple[Tenso
         depth: (X, Y, Z) depth in the lungs, mm.
         tubes: (X, Y, Z) depth in a net of random vessels for radius 0, mm (so ``tubes + r`` is a net of radius r).
         cells: three (X, Y, Z) fields of smooth unit noise.
-        patches: (X, Y, Z) unit noise a few cm long, for dense patches.
+        large: two (X, Y, Z) fields of unit noise a few cm long, for large vessels and dense patches.
         way_back: (X, Y, Z) 0 at the back wall, 1 at the front wall.
         trunk: the trunk.
         g: the lungs.
     """
-    share = canvas.cover(depth)
-    if float(share.max()) == 0:
-        return
     tissue = g.density + g.gradient * (1 - way_back).clamp(0, 1) ** 2 + g.texture * cells[1]
     if g.fibrosis > 0:
         tissue += g.fibrosis * 350 * (1 - (cells[2] * 4).abs()).clamp(min=0) * (1 - depth / 40).clamp(0, 1)
     if g.consolidation < 5:
-        dense = patches - g.consolidation + 0.8 * (0.5 - way_back)
+        dense = large[1] - g.consolidation + 0.8 * (0.5 - way_back)
         tissue += dense.mul(2.5).clamp(0, 1) * (30 - tissue)
-    canvas.paint(share, tissue)
+    inner = canvas.layer(tissue)
     points = canvas.points
     near = -torch.maximum(*(capsule_depth(points, hilum, hilum, 0.0) for hilum in g.hila))
     # calibre falls with the distance from the hilum, down to what a scan still shows under the pleura
     radius = g.vessel_radius * torch.exp(-near / 65) + 0.75
     radius = torch.minimum(radius, 0.35 + 0.1 * depth.clamp(min=0))
-    canvas.paint(canvas.cover(tubes + radius) * share * (2 * radius / canvas.spacing).clamp(max=1), g.vessel)
+    inner.paint(inner.cover(tubes + radius) * (2 * radius / canvas.spacing).clamp(max=1), g.vessel)
+    # the large vessels at the hilum run where two slow fields vanish
+    trunks = -(large[0].square() + large[1].square()).sqrt_() / LARGE_SLOPE + 2.4 * g.vessel_radius * torch.exp(-near / 30)
+    inner.paint(inner.cover(trunks), g.vessel)
     for a, b, r in g.branches:
-        hit = canvas.capsule(a, b, r)
+        hit = inner.capsule(a, b, r)
         if hit is not None:
-            canvas.paint(canvas.cover(hit[1]) * share[hit[0]], g.vessel, hit[0])
+            inner.paint(inner.cover(hit[1]), g.vessel, hit[0])
     for place, r, value in g.nodules:
-        hit = canvas.capsule(place, place, r)
+        hit = inner.capsule(place, place, r)
         if hit is not None:
-            canvas.paint(canvas.cover(hit[1]) * share[hit[0]], value, hit[0])
+            inner.paint(inner.cover(hit[1]), value, hit[0])
     for level, right in zip(g.effusion, (True, False), strict=True):
         if level > 0:
-            wet = canvas.cover((level - way_back) * 120) * share * ((points[..., 0] > trunk.midline) == right)
-            canvas.paint(wet, 8.0)
+            inner.paint(inner.cover((level - way_back) * 120) * ((points[..., 0] > trunk.midline) == right), 8.0)
+    canvas.paint(canvas.cover(depth), inner.hu)
 
 
 def paint_tubes(canvas: Canvas, heart_distance: Tensor, trunk: TrunkParameters, g: LungParameters) -> None:

@@ -161,7 +161,7 @@ def background(points: Tensor, heart_distance: Tensor, params: SurroundingsParam
     lungs.paint_tubes(canvas, heart_distance, p, params.lungs)
     bones.paint_sternum(canvas, scene.cage, p, params.bones)
     bones.paint_shoulders(canvas, p, params.bones)
-    bones.paint_spine(canvas, scene.detail[2], p, params.bones)
+    bones.paint_spine(canvas, scene.detail[1:], p, params.bones)
     return canvas.hu, scene.lung > 0
 
 
@@ -197,7 +197,7 @@ def _scene(canvas: Canvas, heart_distance: Tensor, params: SurroundingsParameter
     margin = m.margin_low + (m.margin_high - m.margin_low) * (0.5 + 0.6 * shape[4]).clamp(0, 1.2)
     # thin fat over the free walls and along the vessels of the hila
     margin = 1.0 + margin * (1 - (trunk.side - 40) / 40).clamp(0.2, 1)
-    lung_coarse = thorax.lung_depth(trunk, coarse, near, margin, shape[8], p)
+    lung_coarse = thorax.lung_depth(trunk, coarse, near, margin, 5 * shape[8] + 2 * detail[1], p)
     cage, lung, c0, c1, c2 = canvas.up(trunk.cage, lung_coarse, *detail)
     return _Scene(trunk, margin, lung_coarse, shape, bowel, net, cage, lung, (c0, c1, c2))
 
@@ -253,7 +253,9 @@ def _paint_mediastinum(canvas: Canvas, scene: _Scene, heart_distance: Tensor, pa
         part = canvas.window(box)
         (margin,) = part.up(scene.margin)
         near = heart_distance[box]
-        below_vessels = ((45 - part.points[..., 2]) / 20).clamp_(0, 1)
+        # the pericardium ends at the roots of the great vessels and in front of the descending aorta
+        _, y, z = part.points.unbind(-1)
+        below_vessels = ((45 - z) / 20).clamp_(0, 1) * ((y - p.spine_y - 30) / 5).clamp_(0, 1)
         part.paint(part.shell(-near - 0.55 * margin, 1.3) * below_vessels, m.pericardium)
         if m.effusion > 0:
             part.paint(part.cover(m.effusion + near) * below_vessels, 12.0)
@@ -264,10 +266,10 @@ def _paint_lungs(canvas: Canvas, scene: _Scene, params: SurroundingsParameters) 
     if box is None:
         return
     part = canvas.window(box)
-    a, b, depth, content = part.up(*scene.net, scene.trunk.depth, scene.bowel[1])
+    a, b, depth, loops, content = part.up(*scene.net, scene.trunk.depth, *scene.bowel)
     tubes = -(a.square_().addcmul_(b, b)).sqrt_()
     cells = (scene.detail[0][box], scene.detail[1][box], scene.detail[2][box])
-    lungs.paint_lungs(part, scene.lung[box], tubes, cells, content, depth, params.trunk, params.lungs)
+    lungs.paint_lungs(part, scene.lung[box], tubes, cells, (loops, content), depth, params.trunk, params.lungs)
 
 
 def _paint_abdomen(canvas: Canvas, scene: _Scene, heart_distance: Tensor, params: SurroundingsParameters) -> None:
@@ -279,7 +281,7 @@ def _paint_abdomen(canvas: Canvas, scene: _Scene, heart_distance: Tensor, params
     below, liver, margin, a, b, loops, content = part.up(
         scene.trunk.abdomen, liver, scene.margin, *scene.net, *scene.bowel
     )
-    below = torch.minimum(below, -heart_distance[box] - 0.6 * margin)
+    below = torch.minimum(below, -heart_distance[box] - 0.3 * margin)
     tubes = -(a.square_().addcmul_(b, b)).sqrt_() + 1.8
     cells = (loops, content, scene.detail[2][box])
     abdomen.paint_abdomen(part, below, scene.cage[box], liver, cells, tubes, params.trunk, params.abdomen)

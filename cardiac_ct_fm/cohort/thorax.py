@@ -85,7 +85,7 @@ def draw_trunk(rng: torch.Generator, sex: str, heart: HeartExtent) -> TrunkParam
     """A random trunk that has room for this heart."""
     female = sex == "F"
     size = uniform(rng, 0.90, 1.05) * (0.95 if female else 1.03)
-    spine_y = heart.back - uniform(rng, 22, 40)
+    spine_y = heart.back - uniform(rng, 20, 38)
     front = heart.front + uniform(rng, 4, 18)
     fat = uniform(rng, 4, 18) if chance(rng, 0.6) else uniform(rng, 18, 45)
     floor = heart.floor
@@ -219,7 +219,7 @@ def build_trunk(points: Tensor, heart_distance: Tensor, wobble: Tensor, p: Trunk
     fall = (p.recess * (1.1 - depth).clamp(0.15, 1.0)) * torch.exp(-inward / 22) * ((side - 12) / 30).clamp(0, 1)
     abdomen = (lower - fall + p.tilt * y + 4 * wobble[3] - z) * 0.8
 
-    spine = ((x - sx) ** 2 + ((y - sy) * 1.1) ** 2).sqrt() - 19
+    spine = ((x - sx) ** 2 + ((y - sy) * 1.1) ** 2).sqrt() - 21
     return Trunk(cage, body, muscle, abdomen, side, depth, turn, spine, limbs)
 
 
@@ -270,7 +270,7 @@ def lung_depth(
         points: (x, y, z, 3) coarse points.
         heart_distance: (x, y, z) signed mm, positive inside.
         margin: (x, y, z) thickness of fat around the heart, mm.
-        wobble: (x, y, z) smooth unit noise.
+        wobble: (x, y, z) sideways shift of the borders of the mediastinum, mm.
         p: the trunk.
     """
     z = points[..., 2]
@@ -278,7 +278,7 @@ def lung_depth(
     strip = p.mediastinum * profile(z, [(-80, 1.0), (30, 0.85), (60, 1.25), (100, 1.4), (p.apex, 1.2)])
     behind = profile(trunk.depth, [(0.3, 0.9), (0.5, 1.1), (0.65, 1.0), (0.8, 0.0)])
     ahead = profile(trunk.depth, [(0.6, 0.0), (0.85, 1.0), (0.96, 1.1), (1.0, 1.8)]) * profile(z, [(0, p.junction), (40, 0.35)])
-    depth = torch.minimum(trunk.side - strip * (behind + ahead) - 5 * wobble, trunk.spine - 2.5)
+    depth = torch.minimum(trunk.side - strip * (behind + ahead) - wobble, trunk.spine - 2.5)
     # fat fills the wedges between heart, diaphragm and chest wall
     closed = _smooth_max(heart_distance + margin, trunk.abdomen + 1.5, 12 + p.fat)
     closed = _smooth_max(closed, 1.5 - trunk.cage, 14.0 + 0.5 * p.fat)
