@@ -1,0 +1,170 @@
+"""Calcium of the valve, per cusp, at the annulus and in the outflow tract; Agatston's score without contrast.
+
+Voxels at or above a threshold count when they lie in the lumen of the root or in its wall. Each is placed by the
+nearest point of the centreline (height) and by the angle around it (cusp).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from cardiac_ct_fm.geometry import FloatArray, Grid
+from cardiac_ct_fm.planning.centreline import Centreline
+from cardiac_ct_fm.planning.contours import RAYS
+
+WALL_MM = 2.0
+"""Calcium this far outside of the lumen's contour still belongs to the root: the thickness of its wall."""
+
+LABEL_REACH_MM = 6.0
+"""The same where a label map says that it is valve calcium: bulky nodules push the contour."""
+
+REACH_MM = 50.0
+"""Half edge of the box around the annulus in which calcium is looked for."""
+
+AGATSTON_SLICE_MM = 3.0
+AGATSTON_MIN_AREA_MM2 = 1.0
+"""Agatston et al., J Am Coll Cardiol 1990: 3 mm slices, lesions of at least 1 mm², weights 1–4 from 130, 200, 300 and
+400 HU."""
+
+
+@dataclass(frozen=True, eq=False)
+class Deposits:
+    """Calcium voxels of the root.
+
+    Attributes:
+        ras: (N, 3) centres of the voxels in RAS mm.
+        hu: (N,) their values.
+        s_mm: (N,) height along the centreline above the annulus plane.
+        voxel_mm3: volume of each.
+    """
+
+    ras: FloatArray
+    hu: FloatArray
+    s_mm: FloatArray
+    voxel_mm3: float
+
+    def volume(self, threshold_hu: float, low_mm: float, high_mm: float) -> float:
+        """Volume in mm³ at or above a threshold, between two heights."""
+        return float(self._in(threshold_hu, low_mm, high_mm).sum()) * self.voxel_mm3
+
+    def per_cusp(
+        self,
+        threshold_hu: float,
+        low_mm: float,
+        high_mm: float,
+        centre: FloatArray,
+        hinges: FloatArray,
+        normal: FloatArray,
+    ) -> FloatArray:
+        """(3,) volume in mm³ nearest to each of three hinge points (3, 3), by the angle around the centre."""
+        chosen = self._in(threshold_hu, low_mm, high_mm)
+        cusp = nearest_cusp(self.ras[chosen], centre, hinges, normal)
+        return np.bincount(cusp, minlength=3)[:3].astype(np.float64) * self.voxel_mm3
+
+    def clock(
+        self, threshold_hu: float, band_mm: float, centre: FloatArray, noon: FloatArray, normal: FloatArray
+    ) -> list[float]:
+        """Volume in mm³ per 30° around the annulus, seen from the outflow tract, 12 o'clock at the RCC hinge point."""
+        chosen = self._in(threshold_hu, -band_mm, band_mm)
+        up = noon - centre - normal * float((noon - centre) @ normal)
+        up = up / np.linalg.norm(up)
+        # A viewer below looks along the normal, so the right hand side of the picture is normal × up.
+        right = np.cross(normal, up)
+        d = self.ras[chosen] - centre
+        hour = np.floor(np.degrees(np.arctan2(d @ right, d @ up)) % 360.0 / 30.0 + 0.5).astype(int) % 12
+        return [float(v) for v in np.bincount(hour, minlength=12) * self.voxel_mm3]
+
+    def _in(self, threshold_hu: float, low_mm: float, high_mm: float) -> npt.NDArray[np.bool_]:
+        chosen: npt.NDArray[np.bool_] = (self.hu >= threshold_hu) & (self.s_mm >= low_mm) & (self.s_mm <= high_mm)
+        return chosen
+
+
+def nearest_cusp(
+    points: FloatArray, centre: FloatArray, hinges: FloatArray, normal: FloatArray
+) -> npt.NDArray[np.intp]:
+    """(N,) index of the hinge point (3, 3) whose direction around the axis is nearest to that of each point (N, 3)."""
+
+    def flat(v: FloatArray) -> FloatArray:
+        in_plane = v - (v @ normal)[:, None] * normal
+        length = np.linalg.norm(in_plane, axis=1, keepdims=True)
+        result: FloatArray = np.divide(in_plane, length, out=np.zeros_like(in_plane), where=length > 0)
+        return result
+
+    result: npt.NDArray[np.intp] = np.argmax(flat(points - centre) @ flat(hinges - centre).T, axis=1)
+    return result
+
+
+def root_box(centre: FloatArray, grid: Grid) -> tuple[tuple[slice, slice, slice], Grid] | None:
+    """The voxels within :data:`REACH_MM` of a point and their grid, or None when there are none."""
+    middle = grid.voxel(centre)
+    reach = REACH_MM / np.asarray(grid.spacing)
+    low = np.maximum(np.floor(middle - reach), 0).astype(int)
+    high = np.minimum(np.ceil(middle + reach) + 1, grid.shape).astype(int)
+    if (high <= low).any():
+        return None
+    box = (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))
+    return box, grid.block((int(low[0]), int(low[1]), int(low[2])), tuple(int(n) for n in high - low))  # type: ignore[arg-type]
+
+
+def find_deposits(
+    image: npt.NDArray[np.float32], grid: Grid, marked: npt.NDArray[np.bool_] | None, floor_hu: float, line: Centreline
+) -> Deposits:
+    """All voxels of a box that could be calcium of the root.
+
+    Args:
+        image: (X, Y, Z) HU.
+        grid: its lattice.
+        marked: (X, Y, Z) where a label map says calcium, or None for the whole image.
+        floor_hu: lowest value that any threshold will ask for.
+        line: the centreline with its contours.
+    """
+    candidate = image >= floor_hu
+    if marked is not None:
+        candidate &= marked
+    index = np.argwhere(candidate)
+    points = grid.world(index)
+    nothing = np.zeros(0)
+    if not len(index) or not line.sections:
+        return Deposits(np.zeros((0, 3)), nothing, nothing, grid.voxel_mm3)
+    centres = np.stack([section.contour.plane.origin for section in line.sections])
+    normals = np.stack([section.contour.plane.normal for section in line.sections])
+    from scipy.spatial import cKDTree
+
+    nearest = cKDTree(centres).query(points)[1]
+    offset = points - centres[nearest]
+    along = np.einsum("ij,ij->i", offset, normals[nearest])
+    us = np.stack([section.contour.plane.u for section in line.sections])[nearest]
+    vs = np.stack([section.contour.plane.v for section in line.sections])[nearest]
+    x, y = np.einsum("ij,ij->i", offset, us), np.einsum("ij,ij->i", offset, vs)
+    radii = np.stack([section.contour.radii_mm for section in line.sections])
+    ray = np.round(np.arctan2(y, x) / (2.0 * np.pi) * RAYS).astype(int) % RAYS
+    inside = np.hypot(x, y) <= radii[nearest, ray] + (WALL_MM if marked is None else LABEL_REACH_MM)
+    # Beyond the ends of the line nothing is known about the lumen.
+    inside &= np.abs(along) <= 2.0
+    hu = image[tuple(index[inside].T)].astype(np.float64)
+    return Deposits(points[inside], hu, line.levels[nearest][inside] + along[inside], grid.voxel_mm3)
+
+
+def agatston(mask: npt.NDArray[np.bool_], image: npt.NDArray[np.float32], grid: Grid) -> float:
+    """Agatston's score of the marked voxels, slice by slice along the voxel axis closest to head–feet.
+
+    Slices of another thickness than 3 mm are weighted by their share of it.
+    """
+    axis = int(np.argmax(np.abs(grid.affine[2, :3])))
+    slices_mask, slices_image = np.moveaxis(mask, axis, 0), np.moveaxis(image, axis, 0)
+    area = grid.voxel_mm3 / grid.spacing[axis]
+    total = 0.0
+    for plane, values in zip(slices_mask, slices_image, strict=True):
+        labels, count = ndimage.label(plane, structure=np.ones((3, 3)))
+        if not count:
+            continue
+        numbers = np.arange(1, count + 1)
+        sizes = ndimage.sum_labels(plane, labels, numbers) * area
+        peaks = ndimage.maximum(values, labels, numbers)
+        weights = np.digitize(peaks, [130.0, 200.0, 300.0, 400.0])
+        total += float((sizes * weights)[sizes >= AGATSTON_MIN_AREA_MM2].sum())
+    return total * grid.spacing[axis] / AGATSTON_SLICE_MM

@@ -1,0 +1,189 @@
+"""The calcium measurements: which threshold, which part of the root, how sure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cardiac_ct_fm.geometry import FloatArray
+from cardiac_ct_fm.planning.annulus import Annulus
+from cardiac_ct_fm.planning.calcium import Deposits, agatston, find_deposits, root_box
+from cardiac_ct_fm.planning.centreline import Centreline
+from cardiac_ct_fm.planning.edges import MIN_CONTRAST_HU
+from cardiac_ct_fm.planning.levels import RootLevels
+from cardiac_ct_fm.planning.planes import Finding, Sampler
+from cardiac_ct_fm.planning.sheet import Doubt, Sheet, Status
+from cardiac_ct_fm.planning.values import CUSPS, SCAN_ENDS
+from cardiac_ct_fm.volume_io import Volume
+
+SINUS_HEIGHT_RATIO = 1.69
+"""Height of the sinuses over the annulus radius (1.69 ± 0.18; Koshkelashvili et al., Monaldi Arch Chest Dis 2019): the
+valve's upper end where the junction is not seen."""
+
+SECTOR_DRAWS = 100
+"""Drawn hinge points for the doubt of the volumes per cusp."""
+
+
+def calcium_values(
+    sheet: Sheet,
+    annulus: Annulus,
+    doubt: Doubt,
+    line: Centreline | None,
+    levels: RootLevels | None,
+    volume: Volume,
+    labels: npt.NDArray[np.uint8] | None,
+) -> list[float] | None:
+    """Enter the calcium of the valve, its cusps, the annulus and the outflow tract.
+
+    Returns:
+        mm³ per 30° around the annulus (see :meth:`Deposits.clock`), or None.
+    """
+    found = root_box(annulus.plane.origin, volume.grid)
+    if line is None or not line.sections or levels is None or found is None:
+        why = Finding("no_centreline", "Without the lumen's contours it is unknown which calcium is the valve's.")
+        sheet.miss_all("calcium_", "not_found", why)
+        return None
+    box, grid = found
+    image = np.asarray(volume.data[box], dtype=np.float32)
+    marked = None if labels is None else labels[box] > 0
+    lumen_hu, noise = blood(Sampler(volume.data, volume.grid), line)
+    contrast = lumen_hu >= MIN_CONTRAST_HU
+    threshold, doubts = _threshold(sheet, lumen_hu, noise, contrast, marked is not None)
+    if threshold is None:
+        sheet.miss_all("calcium_", "not_found", doubts[0])
+        return None
+    kind = sheet.options.calcium_threshold if contrast else "agatston"
+    facts: dict[str, Any] = {
+        "threshold_hu": round(threshold, 1) if np.isfinite(threshold) else None,
+        "threshold_kind": kind,
+    }
+    facts |= {"lumen_hu": round(lumen_hu, 1), "noise_hu": round(noise, 1), "from_labels": marked is not None}
+    if np.isfinite(threshold):
+        sheet.put(
+            "calcium_threshold_hu",
+            threshold,
+            noise if kind == "lumen" else None,
+            uses=(),
+            details={"threshold_kind": kind},
+        )
+    else:
+        sheet.miss(
+            "calcium_threshold_hu", "not_found", Finding("no_threshold", "The label map was used whatever the HU.")
+        )
+    deposits = find_deposits(image, grid, marked, threshold - noise, line)
+    top = levels.stj.s_mm if levels.stj is not None else SINUS_HEIGHT_RATIO * annulus.circle_mm / 2.0
+    _volumes(sheet, annulus, doubt, line, deposits, threshold, noise, top, doubts, facts)
+    if contrast:
+        why = Finding("contrast_enhanced", "Agatston's score is defined for scans without contrast.")
+        sheet.miss("calcium_agatston", "not_found", why)
+    else:
+        index = np.round(grid.voxel(deposits.ras[(deposits.s_mm >= 0) & (deposits.s_mm <= top)])).astype(int)
+        mask = np.zeros(grid.shape, bool)
+        mask[tuple(index.T)] = True
+        sheet.put(
+            "calcium_agatston", agatston(mask & (image >= threshold), image, grid), None, doubts=doubts, details=facts
+        )
+    centre = annulus.plane.origin
+    return deposits.clock(threshold, sheet.options.annulus_band_mm, centre, annulus.hinges[0], annulus.plane.normal)
+
+
+def blood(image: Sampler, line: Centreline) -> tuple[float, float]:
+    """Median HU of the root's lumen and its noise: 1.4826 times the median absolute deviation within each section."""
+    medians, spreads = [], []
+    for section in line.sections[:: max(1, len(line.sections) // 12)]:
+        contour = section.contour
+        shares = np.array([0.1, 0.25, 0.4, 0.55])[:, None, None]
+        values = image(contour.plane.world(shares * contour.xy))
+        values = values[np.isfinite(values)]
+        if values.size:
+            middle = float(np.median(values))
+            medians.append(middle)
+            spreads.append(1.4826 * float(np.median(np.abs(values - middle))))
+    return (float(np.median(medians)), float(np.median(spreads))) if medians else (float("nan"), float("nan"))
+
+
+def _threshold(
+    sheet: Sheet, lumen_hu: float, noise: float, contrast: bool, labelled: bool
+) -> tuple[float | None, list[Finding]]:
+    """The threshold in HU (−inf for the label map as it is) and what makes it doubtful; None with the reason."""
+    options = sheet.options
+    if not np.isfinite(lumen_hu):
+        return None, [Finding("no_lumen_edge", "The blood of the root could not be sampled.")]
+    if not contrast:
+        return options.agatston_hu, []
+    if options.calcium_threshold == "label":
+        if not labelled:
+            return None, [
+                Finding("no_calcium_labels", "calcium_threshold is 'label' but there is no calcium label map.")
+            ]
+        return -float("inf"), []
+    threshold = options.calcium_hu
+    if options.calcium_threshold == "lumen":
+        threshold = lumen_hu + options.calcium_above_lumen_hu
+    if threshold < lumen_hu + 3.0 * noise and not labelled:
+        text = (
+            f"The threshold of {threshold:.0f} HU is within three standard deviations of noise ({noise:.0f} HU) above "
+            f"the blood ({lumen_hu:.0f} HU): contrast is counted as calcium."
+        )
+        return threshold, [Finding("threshold_in_contrast", text)]
+    return threshold, []
+
+
+def _volumes(
+    sheet: Sheet,
+    annulus: Annulus,
+    doubt: Doubt,
+    line: Centreline,
+    deposits: Deposits,
+    threshold: float,
+    noise: float,
+    top: float,
+    doubts: Sequence[Finding],
+    facts: Mapping[str, Any],
+) -> None:
+    """Volumes by zone and cusp; their doubt is what the noise does to the threshold and the points to the sectors."""
+    band, depth = sheet.options.annulus_band_mm, sheet.options.lvot_calcium_mm
+    zones = {"valve": (0.0, top), "annulus": (-band, band), "lvot": (-depth, 0.0)}
+    for zone, (low, high) in zones.items():
+        cut = _cut(line, low, high)
+        if cut is not None:
+            sheet.miss(f"calcium_{zone}_mm3", *cut)
+            continue
+        amounts = [deposits.volume(threshold + shift, low, high) for shift in (-noise, 0.0, noise)]
+        sd = abs(amounts[0] - amounts[2]) / 2.0
+        sheet.put(
+            f"calcium_{zone}_mm3",
+            amounts[1],
+            sd,
+            doubts=doubts,
+            details={**facts, "from_mm": low, "to_mm": round(high, 1)},
+        )
+    cut = _cut(line, 0.0, top)
+    if cut is not None:
+        for cusp in CUSPS:
+            sheet.miss(f"calcium_{cusp}_mm3", *cut)
+        return
+
+    def shares(shift: float, hinges: FloatArray, normal: FloatArray) -> FloatArray:
+        return deposits.per_cusp(threshold + shift, 0.0, top, hinges.mean(axis=0), hinges, normal)
+
+    amounts_by_cusp = shares(0.0, annulus.hinges, annulus.plane.normal)
+    by_noise = [shares(shift, annulus.hinges, annulus.plane.normal) for shift in (-noise, noise)]
+    drawn = zip(doubt.hinges[:SECTOR_DRAWS], doubt.normals[:SECTOR_DRAWS], strict=True)
+    by_points = np.std([shares(0.0, hinges, normal) for hinges, normal in drawn], axis=0)
+    for i, cusp in enumerate(CUSPS):
+        sd = float(np.hypot(abs(by_noise[0][i] - by_noise[1][i]) / 2.0, by_points[i]))
+        sheet.put(f"calcium_{cusp}_mm3", float(amounts_by_cusp[i]), sd, doubts=doubts, details=facts)
+
+
+def _cut(line: Centreline, low: float, high: float) -> tuple[Status, Finding] | None:
+    """Status and reason when the centreline does not cover a zone (one section of 1 mm may be missing)."""
+    lost = Finding("lumen_lost", "The lumen could not be followed through the whole zone.")
+    if line.levels.min() > low + 2.0:
+        return ("truncated", SCAN_ENDS) if line.ended_below == "truncated" else ("not_found", lost)
+    if line.levels.max() < high - 2.0:
+        return ("truncated", SCAN_ENDS) if line.ended_above == "truncated" else ("not_found", lost)
+    return None

@@ -1,0 +1,101 @@
+"""What a reader can choose about the measurements, and what each choice rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cardiac_ct_fm.errors import ConfigError
+
+CalciumThreshold = Literal["fixed", "lumen", "label"]
+Valve = Literal["unknown", "tricuspid", "bicuspid"]
+
+MAXWELL_MEDIAN = 1.538
+"""Median length of a 3-D normal error, in units of its standard deviation along one axis (Maxwell distribution)."""
+
+
+@dataclass(frozen=True)
+class PlanningOptions:
+    """Choices that change a number; all of them are written beside the numbers.
+
+    Attributes:
+        supine: whether the patient lies on the back; None reads DICOM's patient position from the scan. C-arm angles
+            are withheld unless this is known to be so.
+        valve: ``bicuspid`` withholds what is defined by three cusps.
+        calcium_threshold: ``fixed`` (``calcium_hu``), ``lumen`` (median of the blood + ``calcium_above_lumen_hu``) or
+            ``label`` (all that the calcium label map marks, whatever its HU).
+        calcium_hu: 850 HU, the fixed threshold for contrast CT.
+        calcium_above_lumen_hu: 100 HU, the adaptive one.
+        agatston_hu: 130 HU, Agatston's threshold in scans without contrast.
+        lvot_depth_mm: level of the outflow tract below the annulus; 3–5 mm is the convention.
+        ascending_mm: level of the ascending aorta, along the centreline; 40 mm is where the crown of a
+            self-expanding valve ends (textbook value, not traced to a page).
+        lvot_calcium_mm: depth of the outflow tract in which calcium counts (textbook value, not traced to a page).
+        annulus_band_mm: calcium within this distance of the annulus plane counts as the annulus's.
+        min_confidence: values that rest on a landmark of lower confidence are ``low_confidence`` (house choice: a point
+            that is more likely wrong than right).
+        landmark_sd_mm: standard deviation, along each axis, of a landmark of confidence 1 and of confidence 0; linear
+            in between. From the 3-D distances of Astudillo et al. (2020): 1.5 mm is the median of their network and
+            2.8 mm the upper quartile between two observers; divided by :data:`MAXWELL_MEDIAN`.
+        samples: perturbed hinge points for which the annulus contour is traced again.
+        seed: of these perturbations.
+    """
+
+    supine: bool | None = None
+    valve: Valve = "unknown"
+    calcium_threshold: CalciumThreshold = "fixed"
+    calcium_hu: float = 850.0
+    calcium_above_lumen_hu: float = 100.0
+    agatston_hu: float = 130.0
+    lvot_depth_mm: float = 4.0
+    ascending_mm: float = 40.0
+    lvot_calcium_mm: float = 5.0
+    annulus_band_mm: float = 2.0
+    min_confidence: float = 0.5
+    landmark_sd_mm: tuple[float, float] = (1.5 / MAXWELL_MEDIAN, 2.8 / MAXWELL_MEDIAN)
+    samples: int = 24
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.valve not in ("unknown", "tricuspid", "bicuspid"):
+            raise ConfigError(f"valve is {self.valve!r}; choose unknown, tricuspid or bicuspid.")
+        if self.calcium_threshold not in ("fixed", "lumen", "label"):
+            raise ConfigError(f"calcium_threshold is {self.calcium_threshold!r}; choose fixed, lumen or label.")
+        for name in (
+            "calcium_hu",
+            "agatston_hu",
+            "lvot_depth_mm",
+            "ascending_mm",
+            "lvot_calcium_mm",
+            "annulus_band_mm",
+        ):
+            if not getattr(self, name) > 0.0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive.")
+        if not 0.0 <= self.min_confidence <= 1.0:
+            raise ConfigError(f"min_confidence is {self.min_confidence}; it must lie in 0…1.")
+        if self.samples < 8:
+            raise ConfigError(f"samples is {self.samples}; a standard deviation needs at least 8.")
+
+    def landmark_sd(self, confidence: float) -> float:
+        """Standard deviation in mm, along each axis, of a landmark of this confidence."""
+        sure, unsure = self.landmark_sd_mm
+        return sure + (1.0 - confidence) * (unsure - sure)
+
+    def recorded(self) -> dict[str, Any]:
+        """Plain JSON types, for ``measurements.json``."""
+        return {
+            "supine": self.supine,
+            "valve": self.valve,
+            "calcium_threshold": self.calcium_threshold,
+            "calcium_hu": self.calcium_hu,
+            "calcium_above_lumen_hu": self.calcium_above_lumen_hu,
+            "agatston_hu": self.agatston_hu,
+            "lvot_depth_mm": self.lvot_depth_mm,
+            "ascending_mm": self.ascending_mm,
+            "lvot_calcium_mm": self.lvot_calcium_mm,
+            "annulus_band_mm": self.annulus_band_mm,
+            "min_confidence": self.min_confidence,
+            "landmark_sd_mm": list(self.landmark_sd_mm),
+            "samples": self.samples,
+            "seed": self.seed,
+        }
