@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -110,6 +111,15 @@ def gzip_reader(path: Path) -> IO[bytes]:
         return cast("IO[bytes]", import_module("isal.igzip").open(path, "rb"))
     except ImportError:
         return cast("IO[bytes]", gzip.open(path, "rb"))
+
+
+def gzip_errors() -> tuple[type[Exception], ...]:
+    """What a reader of :func:`gzip_reader` raises on a damaged file."""
+    known: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error)
+    try:
+        return (*known, import_module("isal.isal_zlib").error)
+    except ImportError:
+        return known
 
 
 def gzip_writer(file: IO[bytes]) -> IO[bytes]:

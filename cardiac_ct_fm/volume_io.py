@@ -9,13 +9,13 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cardiac_ct_fm.errors import ImageError
-from cardiac_ct_fm.files import gzip_reader
+from cardiac_ct_fm.files import gzip_errors, gzip_reader
 from cardiac_ct_fm.geometry import FloatArray, Grid, validated_affine
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ Array = npt.NDArray[Any]
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 ACCEPTED = "a NIfTI file (.nii, .nii.gz) or a folder with one DICOM series"
+
+_READ_BYTES = 1 << 24
+"""Bytes that are unpacked at once."""
 
 _MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 """NIfTI's length units other than mm, in mm."""
@@ -145,8 +148,6 @@ def _load_nifti(path: Path) -> Volume:
 
 def _read_voxels(path: Path, image: nib.Nifti1Image) -> Array:
     """The stored values, unscaled, Fortran order; memory-mapped when the file is not compressed."""
-    from nibabel.volumeutils import array_from_file
-
     dtype, offset = image.header.get_data_dtype(), int(image.dataobj.offset)
     way_out = "Copy or export the scan again."
     try:
@@ -156,9 +157,29 @@ def _read_voxels(path: Path, image: nib.Nifti1Image) -> Array:
                 raise ImageError(f"{path} is truncated: {path.stat().st_size} of {expected} bytes. {way_out}")
             return np.memmap(path, dtype, "r", offset, image.shape, "F")
         with gzip_reader(path) as stream:
-            return cast(Array, array_from_file(image.shape, dtype, stream, offset, order="F", mmap=False))
-    except (OSError, EOFError, zlib.error) as e:
+            stream.read(offset)
+            array = _filled(np.empty(image.shape, dtype, order="F"), stream)
+            while stream.read(_READ_BYTES):
+                pass  # to the end, where the checksum is
+            return array
+    except gzip_errors() as e:
         raise ImageError(f"{path} is truncated or damaged ({_one_line(e)}). {way_out}") from e
+
+
+def _filled(array: Array, stream: IO[bytes]) -> Array:
+    """``array`` (Fortran order) filled in place from a stream, so that the scan is held once only.
+
+    Raises:
+        EOFError: the stream ends early.
+    """
+    target = array.T.data.cast("B")
+    done = 0
+    while done < len(target):
+        count = stream.readinto(target[done : done + _READ_BYTES])  # type: ignore[attr-defined]
+        if not count:
+            raise EOFError(f"it ends after {done} of {len(target)} bytes")
+        done += count
+    return array
 
 
 def _three_dimensional_shape(shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> None:

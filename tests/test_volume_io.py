@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,6 +200,23 @@ def test_what_cannot_be_used_is_refused_in_one_line_with_the_file_and_a_way_out(
     assert str(path) in text and "\n" not in text
     assert re.search(r"\b(Give|Export|Copy|Repair|Replace|Extract|Convert|Reconstruct)\b", text), text
     assert isinstance(caught.value, CardiacCTError) and caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("reader", ["isal", "standard library"])
+def test_a_changed_byte_is_noticed(
+    tmp_path: Path, chest: np.ndarray, reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reader == "isal":
+        pytest.importorskip("isal")
+    else:
+        monkeypatch.setitem(sys.modules, "isal.igzip", None)
+    path = write(tmp_path / "ct.nii.gz", chest)
+    whole = path.read_bytes()
+    load_volume(path)
+    for position in (*range(1000, len(whole) - 8, len(whole) // 20), len(whole) - 7):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :])
+        with pytest.raises(ImageError, match="damaged|not a NIfTI image"):
+            load_volume(path)
 
 
 def test_the_real_scan_is_read(demo_volume: Volume) -> None:
