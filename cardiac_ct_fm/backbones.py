@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from monai.networks.blocks import UnetrBasicBlock, UnetrUpBlock
 from monai.networks.nets import UNETR, DynUNet
 from monai.networks.nets.swin_unetr import PatchMerging, SwinTransformer
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cardiac_ct_fm.config import BackboneConfig
 from cardiac_ct_fm.errors import UsageError
@@ -47,7 +49,7 @@ class SwinBackbone(Backbone):
             patch_size=(2, 2, 2),
             depths=config.depths,
             num_heads=config.num_heads,
-            downsample=PatchMerging,
+            downsample=PatchMerging if config.merging == "monai" else _MergingBefore15,
             use_flash_attention=True,
         )
         self.encoder1 = _unetr_block(config.in_channels, fs)
@@ -77,6 +79,29 @@ class SwinBackbone(Backbone):
         half, quarter, eighth, *deep, bottom = self._pyramid(x)
         shallow = [self.encoder1(x), self.encoder2(half), self.encoder3(quarter), self.encoder4(eighth)]
         return [*shallow, *deep, self.encoder10(bottom)]
+
+
+class _MergingBefore15(nn.Module):
+    """Patch merging as SwinUNETR had it up to MONAI 1.4: two of the eight voxels are read twice, two never.
+
+    MONAI 1.5 corrected the list (Project-MONAI/MONAI issue 4757); weights trained before are only right with this one.
+    """
+
+    CORNERS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1))
+
+    def __init__(self, dim: int, norm_layer: type[nn.LayerNorm] = nn.LayerNorm, spatial_dims: int = 3) -> None:
+        super().__init__()
+        del spatial_dims  # MONAI's constructor passes it; this package is three-dimensional
+        self.reduction = nn.Linear(8 * dim, 2 * dim, bias=False)
+        self.norm = norm_layer(8 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, X, Y, Z, C) → (B, X/2, Y/2, Z/2, 2C)."""
+        _, depth, height, width, _ = x.shape
+        x = functional.pad(x, (0, 0, 0, width % 2, 0, height % 2, 0, depth % 2))
+        merged = torch.cat([x[:, i::2, j::2, k::2] for i, j, k in self.CORNERS], dim=-1)
+        reduced: Tensor = self.reduction(self.norm(merged))
+        return reduced
 
 
 class UnetrBackbone(Backbone):
@@ -158,7 +183,7 @@ class DynUnetBackbone(Backbone):
         self.input_block, self.downsamples, self.bottleneck = net.input_block, net.downsamples, net.bottleneck
         self.upsamples = net.upsamples
         *inner, deepest = levels(filters[1:], finest=2)
-        x, y, z = (inner[-1].stride[0] * step for step in config.last_stride)
+        x, y, z = (inner[-1].stride[0] * config.last_stride[self._axes.index(axis)] for axis in range(3))
         self.feature_info = (*inner, dataclasses.replace(deepest, stride=(x, y, z)))
         self.decoder_info = levels(filters[:-1], finest=1)
         self.decoder_names = tuple(f"upsamples.{i}" for i in range(len(strides) - 1))

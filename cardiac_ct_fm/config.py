@@ -36,6 +36,11 @@ class BackboneConfig:
         image_size: edge length of the training window in voxels (UNETR's position embedding needs it).
         residual: residual blocks (MONAI's DynUNet) or the plain ones of nnU-Net (``dynunet`` only).
         last_stride: step into the deepest stage per axis (``dynunet`` only); the paper's CNN has (2, 2, 1).
+        orientation: where the axes of the trunk's own arrays point to. Callers always give and get RAS; the trunk
+            turns what it is given. Weights of others were trained on other axes, for example ``SPL`` for arrays as
+            SimpleITK gives them (z, y, x of an LPS image).
+        merging: ``monai``, or ``monai<1.5``: up to MONAI 1.4, SwinUNETR's patch merging read two of eight voxels
+            twice and left two out; weights trained so need it so.
     """
 
     architecture: Architecture = "swin_unetr"
@@ -47,8 +52,16 @@ class BackboneConfig:
     image_size: int = 96
     residual: bool = True
     last_stride: tuple[int, int, int] = (2, 2, 2)
+    orientation: str = "RAS"
+    merging: Literal["monai", "monai<1.5"] = "monai"
 
     def __post_init__(self) -> None:
+        if sorted("RAS"["RASLPI".index(c) % 3] if c in "RASLPI" else c for c in self.orientation) != ["A", "R", "S"]:
+            raise ConfigError(
+                f"backbone.orientation is {self.orientation!r}; give three letters, one each of R/L, A/P, S/I."
+            )
+        if self.merging not in ("monai", "monai<1.5"):
+            raise ConfigError(f"backbone.merging is {self.merging!r}; choose 'monai' or 'monai<1.5'.")
         if self.architecture not in ("swin_unetr", "unetr", "dynunet"):
             raise ConfigError(f"backbone.architecture is {self.architecture!r}; choose swin_unetr, unetr or dynunet.")
         if self.feature_size < 1:
@@ -234,11 +247,6 @@ class ModelConfig:
     def replace(self, **changes: Any) -> ModelConfig:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
-
-    def conditioned(self) -> ModelConfig:
-        """A copy whose trunk also sees the one-hot heart segmentation."""
-        backbone = dataclasses.replace(self.backbone, in_channels=1 + len(HEADS["heart"].classes))
-        return self.replace(backbone=backbone, condition_on_seg=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

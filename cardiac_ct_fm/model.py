@@ -1,5 +1,6 @@
 """The multi-head cardiac CT network: one trunk, a 1×1×1 head per label type, and what training needs of it."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -280,7 +281,8 @@ def create_model(
     if heads is not None:
         config = config.replace(heads=tuple(HeadConfig.builtin(h) if isinstance(h, str) else h for h in heads))
     if condition_on_seg and not config.condition_on_seg:
-        config = config.conditioned()
+        backbone = dataclasses.replace(config.backbone, in_channels=1 + len(HEADS["heart"].classes))
+        config = config.replace(backbone=backbone, condition_on_seg=True)
     if seed is None:
         return CardiacCTModel(config)
     with torch.random.fork_rng(devices=[]):

@@ -52,14 +52,16 @@ class Backbone(nn.Module, ABC):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.config = config
+        self._axes = tuple("RASLPI".index(letter) % 3 for letter in config.orientation)
+        self._flips = [2 + axis for axis, letter in enumerate(config.orientation) if letter not in "RAS"]
 
     @abstractmethod
     def _pyramid(self, x: Tensor) -> list[Tensor]:
-        """Encoder maps from stride 2 on, fine to coarse."""
+        """Encoder maps from stride 2 on, fine to coarse, of an input in the trunk's own orientation."""
 
     @abstractmethod
     def _skips(self, x: Tensor) -> list[Tensor]:
-        """What the decoder reads: maps at stride 1, 2, … and, last, the bottleneck."""
+        """What the decoder reads: maps at stride 1, 2, … and, last, the bottleneck, in the trunk's own orientation."""
 
     @property
     def out_channels(self) -> int:
@@ -67,20 +69,23 @@ class Backbone(nn.Module, ABC):
         return self.decoder_info[0].channels
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """Maps that the decoder reads, fine to coarse, for an input (B, in_channels, X, Y, Z).
+        """Maps that the decoder reads, fine to coarse and in the trunk's own orientation.
+
+        Args:
+            x: (B, in_channels, X, Y, Z) in RAS.
 
         Raises:
             UsageError: the input's shape does not fit; the message says what to pad it to.
         """
         self.check_input(x)
-        return self._skips(x)
+        return self._skips(self._to_own(x))
 
     def decoder_blocks(self) -> dict[str, nn.Module]:
         """The decoder's blocks by name, coarse to fine."""
         return {name: self.get_submodule(name) for name in self.decoder_names}
 
     def decode_maps(self, skips: Sequence[Tensor], blocks: Sequence[nn.Module] | None = None) -> list[Tensor]:
-        """Decoder maps, fine to coarse.
+        """Decoder maps in RAS, fine to coarse.
 
         Args:
             skips: what :meth:`encode` returned.
@@ -90,7 +95,7 @@ class Backbone(nn.Module, ABC):
         current, maps = skips[-1], []
         for block, skip in zip(used, reversed(skips[:-1]), strict=True):
             current = block(current, skip)
-            maps.append(current)
+            maps.append(self._to_ras(current))
         return maps[::-1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,7 +113,19 @@ class Backbone(nn.Module, ABC):
             UsageError: the input's shape does not fit; the message says what to pad it to.
         """
         self.check_input(x)
-        return self._pyramid(x)
+        return [self._to_ras(value) for value in self._pyramid(self._to_own(x))]
+
+    def _to_own(self, x: Tensor) -> Tensor:
+        """A map (B, C, X, Y, Z) in RAS, turned to the trunk's own axes."""
+        if self.config.orientation == "RAS":
+            return x
+        return x.permute(0, 1, *(2 + axis for axis in self._axes)).flip(self._flips)
+
+    def _to_ras(self, x: Tensor) -> Tensor:
+        """The inverse of :meth:`_to_own`."""
+        if self.config.orientation == "RAS":
+            return x
+        return x.flip(self._flips).permute(0, 1, *(2 + self._axes.index(axis) for axis in range(3)))
 
     def check_input(self, x: Tensor) -> None:
         """Refuse an input that this trunk cannot take.
