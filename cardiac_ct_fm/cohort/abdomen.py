@@ -76,7 +76,10 @@ def draw_abdomen(rng: torch.Generator, trunk: TrunkParameters) -> AbdomenParamet
         gas_level=uniform(rng, -0.8, 1.3),
         spleen_place=(x0 - uniform(rng, 85, 112), trunk.spine_y + uniform(rng, 0, 35), left - uniform(rng, 30, 60)),
         spleen_radii=(uniform(rng, 22, 38), uniform(rng, 32, 52), uniform(rng, 38, 60)),
-        kidney_places=((x0 + uniform(rng, 52, 70), kidney_y, kidney_z), (x0 - uniform(rng, 52, 70), kidney_y, kidney_z + 12)),
+        kidney_places=(
+            (x0 + uniform(rng, 52, 70), kidney_y, kidney_z),
+            (x0 - uniform(rng, 52, 70), kidney_y, kidney_z + 12),
+        ),
         kidney_radii=(uniform(rng, 23, 30), uniform(rng, 21, 27), uniform(rng, 45, 60)),
         bowel_share=uniform(rng, -0.25, 0.25),
         bowel_content=uniform(rng, -30, 60) if chance(rng, 0.7) else uniform(rng, 100, 400),
@@ -99,13 +102,22 @@ def liver_depth(points: Tensor, trunk: Trunk, wobble: Tensor, p: TrunkParameters
 
 
 def paint_abdomen(
-    canvas: Canvas, below: Tensor, inside: Tensor, liver: Tensor, cells: Triplet, tubes: Tensor, p: TrunkParameters, a: AbdomenParameters
+    canvas: Canvas,
+    below: Tensor,
+    inside: Tensor,
+    liver: Tensor,
+    cells: Triplet,
+    tubes: Tensor,
+    p: TrunkParameters,
+    a: AbdomenParameters,
 ) -> None:
     """Everything under the diaphragm, on the full grid.
 
     Args:
         canvas: where to paint.
-        below: depth below the diaphragm; inside: depth in the cage; liver: depth in the liver, all mm.
+        below: (X, Y, Z) depth below the diaphragm, mm.
+        inside: (X, Y, Z) depth in the cage, mm.
+        liver: (X, Y, Z) depth in the liver, mm.
         cells: three (X, Y, Z) fields of smooth unit noise for bowel, its content and fat strands.
         tubes: (X, Y, Z) depth (mm) in a net of random vessels.
         p: the trunk.
@@ -116,11 +128,15 @@ def paint_abdomen(
     folds = torch.minimum(folds, torch.minimum(below - 6, inside - 3))
     inner.paint(inner.cover(folds), a.bowel + 10 * cells[2])
     lumen = inner.cover(folds - 3.5)
-    content = torch.lerp(a.bowel_content + 25 * cells[2], folds.new_tensor(-950.0), inner.cover((cells[1] - a.gas) * 15))
+    content = torch.lerp(
+        a.bowel_content + 25 * cells[2], folds.new_tensor(-950.0), inner.cover((cells[1] - a.gas) * 15)
+    )
     inner.paint(lumen, content)
     for sign in (-1.0, 1.0):
         psoas = inner.capsule(
-            (p.midline + sign * 26, p.spine_y, p.dome_middle - 85), (p.midline + sign * 55, p.spine_y + 12, p.dome_middle - 250), 17
+            (p.midline + sign * 26, p.spine_y, p.dome_middle - 85),
+            (p.midline + sign * 55, p.spine_y + 12, p.dome_middle - 250),
+            17,
         )
         if psoas is not None:
             inner.paint(inner.cover(psoas[1]), 55.0, psoas[0])

@@ -157,14 +157,20 @@ def paint_spine(canvas: Canvas, grain: tuple[Tensor, Tensor], trunk: TrunkParame
 def paint_sternum(canvas: Canvas, cage: Tensor, trunk: TrunkParameters, b: BoneParameters) -> None:
     """The breast bone in front of the cage; ``cage`` is the full-resolution depth of the cavity."""
     bottom = -55.0
-    box = canvas.box((trunk.midline - 50, trunk.front - 90, bottom - 5), (trunk.midline + 50, trunk.front + 60, b.sternum_top + 5))
+    box = canvas.box(
+        (trunk.midline - 50, trunk.front - 90, bottom - 5), (trunk.midline + 50, trunk.front + 60, b.sternum_top + 5)
+    )
     if box is None:
         return
     x, y, z = canvas.points[box].unbind(-1)
-    half = b.sternum_half * (1 + ((z - b.sternum_top + 50) / 25).clamp(0, 1) * 0.9 - ((bottom + 30 - z) / 40).clamp(0, 1) * 0.6)
+    half = b.sternum_half * (
+        1 + ((z - b.sternum_top + 50) / 25).clamp(0, 1) * 0.9 - ((bottom + 30 - z) / 40).clamp(0, 1) * 0.6
+    )
     thick = 5.0 + 0.8 * torch.cos(z * 0.11)
     # an oval plate: thinner towards its edges
-    depth = (1 - (((x - trunk.midline) / half).abs() ** 3 + ((cage[box] + 7) / thick).abs() ** 2.5) ** (1 / 2.5)) * thick
+    depth = (
+        1 - (((x - trunk.midline) / half).abs() ** 3 + ((cage[box] + 7) / thick).abs() ** 2.5) ** (1 / 2.5)
+    ) * thick
     depth = torch.minimum(depth, torch.minimum(z - bottom, b.sternum_top - z))
     joint = 1.5 - (z - (b.sternum_top - 48)).abs()
     depth = torch.minimum(depth, -joint)
@@ -188,7 +194,11 @@ def paint_shoulders(canvas: Canvas, trunk: TrunkParameters, b: BoneParameters) -
             (joint, elbow(trunk, sign), 10.5),
             ((mid + sign * 24, top_y + 2, b.sternum_top + 4), (mid + sign * 90, top_y - 22, trunk.apex - 8), 6.0),
             ((mid + sign * 90, top_y - 22, trunk.apex - 8), (joint[0] - sign * 12, joint[1], joint[2] + 18), 6.0),
-            ((joint[0] - sign * 20, joint[1] - 12, joint[2] - 4), (mid + sign * 82, trunk.back - 20, joint[2] - 18), 5.0),
+            (
+                (joint[0] - sign * 20, joint[1] - 12, joint[2] - 4),
+                (mid + sign * 82, trunk.back - 20, joint[2] - 18),
+                5.0,
+            ),
         ]
         for a, c, radius in rods:
             hit = canvas.capsule(a, c, radius)

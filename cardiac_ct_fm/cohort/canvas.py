@@ -16,7 +16,7 @@ from torch import Tensor
 from cardiac_ct_fm.cohort.noise import apply_matrices, interpolation_matrix, resample
 from cardiac_ct_fm.errors import ConfigError
 
-COARSE_MM = (3.0, 6.0)
+COARSE_MM = (3.0, 8.0)
 """Limits of the coarse spacing (twice the look's spacing in between): fine enough for organ surfaces."""
 
 Box = tuple[slice, slice, slice]
@@ -162,3 +162,9 @@ def ellipsoid_depth(points: Tensor, centre: Sequence[float], radii: Sequence[flo
     x, y, z = ((points[..., i] - centre[i]).mul_(1 / radii[i]) for i in range(3))
     mean = sum(radii) / len(radii)
     return x.square_().addcmul_(y, y).addcmul_(z, z).sqrt_().mul_(-mean).add_(mean)
+
+
+def smooth_max(a: Tensor, b: Tensor, width: float) -> Tensor:
+    """The larger of two depths with the groove between them filled; ``width`` mm across."""
+    overlap = (width - (a - b).abs()).clamp(min=0)
+    return torch.maximum(a, b) + overlap.square() * (0.25 / width)

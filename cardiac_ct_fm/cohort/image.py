@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -30,7 +31,8 @@ class ScannerParameters:
     """One scan's image formation.
 
     Attributes:
-        pixel_mm: native in-plane voxel; slice_mm: slice thickness; slice_phase: position of the slices (0…1 of a slice).
+        pixel_mm: native in-plane voxel.
+        slice_mm: slice thickness; slice_phase: position of the slices (0…1 of a slice).
         fwhm_mm: in-plane full width of the point spread function of the kernel.
         noise_hu: SD at native resolution in soft tissue; peak_per_mm: where the noise power spectrum peaks;
             whiteness: 0 a ramp as filtered back projection leaves it, 1 flat as in a scan resampled without a filter.
@@ -40,7 +42,8 @@ class ScannerParameters:
         cupping_hu: bias in the middle of the body; scale, offset_hu: drift of the HU scale.
         contrast: (HU knots, HU values) of a monotone warp of soft tissue; empty: none.
         motion_mm: shift of the ghost that a beating heart leaves (x, y, z); motion_share: its weight.
-        fov_shape: ``circle``, ``square`` or ``none``; fov_radius: half its width; fov_centre: (x, y) from the heart's centre.
+        fov_shape: ``circle``, ``square`` or ``none``; fov_radius: half its width.
+        fov_centre: its (x, y) from the heart's centre.
         z_range: lowest and highest slice, mm from the heart's centre.
         pad_hu: value outside of the field of view.
     """
@@ -91,7 +94,7 @@ def draw_scanner(rng: torch.Generator, strength: float = 1.0) -> ScannerParamete
         whiteness, peak = 1.0, 0.6
     knots = (-150.0, 0.0, 60.0, 120.0, 250.0, 450.0, 900.0)
     values = [-150.0]
-    for low, high in zip(knots, knots[1:], strict=False):
+    for low, high in pairwise(knots):
         values.append(values[-1] + (high - low) * math.exp(uniform(rng, -0.28, 0.28) * s))
     shape = "none" if chance(rng, 0.4) else ("circle" if chance(rng, 0.6) else "square")
     low_cut = uniform(rng, -120, -45) if chance(rng, 0.35) else -400.0
@@ -149,7 +152,9 @@ def acquire(
         ConfigError: ``hu`` has not three axes or the spacing is not positive.
     """
     if hu.ndim != 3 or spacing_mm <= 0:
-        raise ConfigError(f"acquire got HU of shape {tuple(hu.shape)} at {spacing_mm} mm; expected (X, Y, Z) at > 0 mm.")
+        raise ConfigError(
+            f"acquire got HU of shape {tuple(hu.shape)} at {spacing_mm} mm; expected (X, Y, Z) at > 0 mm."
+        )
     image = hu.clamp(-1024, 3500)
     if scanner.motion_share > 0:
         image = _ghost(image, spacing_mm, scanner, centre_mm)
@@ -168,7 +173,7 @@ def acquire(
 
 
 def _positions(hu: Tensor, spacing: float, centre: tuple[float, float, float]) -> tuple[Tensor, Tensor, Tensor]:
-    """x (X, 1, 1), y (1, Y, 1), z (1, 1, Z) in mm from the heart's centre."""
+    """The x (X, 1, 1), y (1, Y, 1), z (1, 1, Z) in mm from the heart's centre."""
     axes = [
         (torch.arange(n, device=hu.device) - 0.5 * (n - 1)) * spacing + c for n, c in zip(hu.shape, centre, strict=True)
     ]
@@ -251,8 +256,9 @@ def _noise(image: Tensor, spacing: float, scanner: ScannerParameters, rng: torch
         grain = grain + scanner.photon_starvation * rows * min(1.0, scanner.pixel_mm / spacing) ** 0.5
     # quantum noise grows with the attenuation around: little in lung and air, more inside the trunk
     blurred = functional.avg_pool3d(image.clamp(-1000, 400)[None, None], 4, ceil_mode=True, count_include_pad=False)
-    local = functional.interpolate(blurred, size=list(shape), mode="trilinear", align_corners=False)[0, 0]
-    return grain * (0.75 + 0.25 * ((local + 1000) / 1000).clamp(0, 1.6))
+    local: Tensor = functional.interpolate(blurred, size=list(shape), mode="trilinear", align_corners=False)[0, 0]
+    louder: Tensor = 0.75 + 0.25 * ((local + 1000) / 1000).clamp(0, 1.6)
+    return grain * louder
 
 
 def _ghost(image: Tensor, spacing: float, scanner: ScannerParameters, centre: tuple[float, float, float]) -> Tensor:
@@ -278,7 +284,9 @@ def _warp(image: Tensor, knots: tuple[float, ...], values: tuple[float, ...]) ->
     return out
 
 
-def field_of_view(image: Tensor, spacing: float, scanner: ScannerParameters, centre: tuple[float, float, float]) -> Tensor:
+def field_of_view(
+    image: Tensor, spacing: float, scanner: ScannerParameters, centre: tuple[float, float, float]
+) -> Tensor:
     """Padding outside the reconstructed circle or square and beyond the first and last slice."""
     x, y, z = _positions(image, spacing, centre)
     seen = (z >= scanner.z_range[0]) & (z <= scanner.z_range[1])

@@ -1,4 +1,4 @@
-"""Lungs and airways: parenchyma with vessels, gradient, disease now and then; trachea, bronchi, oesophagus.
+"""Lungs and airways: their borders, parenchyma with vessels, disease now and then; trachea, bronchi, oesophagus.
 
 Lung about −850 HU (domain facts), here −920…−750 by patient as in the first transfer trial.
 """
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cardiac_ct_fm.cohort.canvas import Canvas, capsule_depth
+from cardiac_ct_fm.cohort.canvas import Canvas, capsule_depth, smooth_max
 from cardiac_ct_fm.cohort.noise import chance, uniform
-from cardiac_ct_fm.cohort.thorax import TrunkParameters, spine_axis
+from cardiac_ct_fm.cohort.thorax import Trunk, TrunkParameters, profile, spine_axis
 
 Triple = tuple[float, float, float]
 Rod = tuple[Triple, Triple, float]
@@ -30,9 +30,10 @@ class LungParameters:
         vessel: density of the vessels; vessel_radius: of the larger ones, mm.
         hila: middle of the right and of the left hilum; branches: vessels that leave them, as rods.
         airways: trachea and bronchi, as rods; airway_wall: mm.
-        effusion: fluid in the back of the right and left pleural space up to this share of the depth (0: none).
+        effusion: fluid in the right and left pleural space, up to this share of the chest's depth (0: none).
         consolidation: threshold of dense patches (large: none); fibrosis: weight of coarse lines.
-        oesophagus: (side offset from the spine axis, distance in front of it, half width); oesophagus_air: radius of the gas in it.
+        oesophagus: (side offset from the spine axis, distance in front of it, half width).
+        oesophagus_air: radius of the gas in it.
         nodules: (place, radius, HU) of round things in the lung.
     """
 
@@ -78,7 +79,11 @@ def draw_lungs(rng: torch.Generator, trunk: TrunkParameters) -> LungParameters:
             direction = direction / direction.norm()
             start = tuple(h + 6 * float(d) for h, d in zip(hilum, direction, strict=True))
             length = uniform(rng, 25, 60)
-            end = (hilum[0] + length * float(direction[0]), hilum[1] + length * float(direction[1]), hilum[2] + length * float(direction[2]))
+            end = (
+                hilum[0] + length * float(direction[0]),
+                hilum[1] + length * float(direction[1]),
+                hilum[2] + length * float(direction[2]),
+            )
             bend = tuple(0.5 * (p + q) + uniform(rng, -7, 7) for p, q in zip(start, end, strict=True))
             radius = uniform(rng, 1.8, 4.5)
             branches.append(((start[0], start[1], start[2]), (bend[0], bend[1], bend[2]), radius))
@@ -113,17 +118,17 @@ def draw_lungs(rng: torch.Generator, trunk: TrunkParameters) -> LungParameters:
     )
 
 
-def paint_lungs(canvas: Canvas, depth: Tensor, tubes: Tensor, cells: tuple[Tensor, Tensor, Tensor], large: tuple[Tensor, Tensor], way_back: Tensor, trunk: TrunkParameters, g: LungParameters) -> None:
-    """Parenchyma, vessels and disease inside the lungs.
+def lung_fields(
+    points: Tensor, depth: Tensor, way_back: Tensor, cells: Tensor, large: Tensor, g: LungParameters
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Coarse fields of the lungs: parenchyma (HU), radius of the small vessels (mm), depth in the large ones (mm).
 
     Args:
-        canvas: where to paint.
-        depth: (X, Y, Z) depth in the lungs, mm.
-        tubes: (X, Y, Z) depth in a net of random vessels for radius 0, mm (so ``tubes + r`` is a net of radius r).
-        cells: three (X, Y, Z) fields of smooth unit noise.
-        large: two (X, Y, Z) fields of unit noise a few cm long, for large vessels and dense patches.
-        way_back: (X, Y, Z) 0 at the back wall, 1 at the front wall.
-        trunk: the trunk.
+        points: (x, y, z, 3) coarse points.
+        depth: (x, y, z) depth in the lungs, mm.
+        way_back: (x, y, z) 0 at the back wall, 1 at the front wall.
+        cells: (3, x, y, z) smooth unit noise.
+        large: (2, x, y, z) unit noise a few cm long, for large vessels and dense patches.
         g: the lungs.
     """
     tissue = g.density + g.gradient * (1 - way_back).clamp(0, 1) ** 2 + g.texture * cells[1]
@@ -132,15 +137,38 @@ def paint_lungs(canvas: Canvas, depth: Tensor, tubes: Tensor, cells: tuple[Tenso
     if g.consolidation < 5:
         dense = large[1] - g.consolidation + 0.8 * (0.5 - way_back)
         tissue += dense.mul(2.5).clamp(0, 1) * (30 - tissue)
-    inner = canvas.layer(tissue)
-    points = canvas.points
     near = -torch.maximum(*(capsule_depth(points, hilum, hilum, 0.0) for hilum in g.hila))
     # calibre falls with the distance from the hilum, down to what a scan still shows under the pleura
     radius = g.vessel_radius * torch.exp(-near / 65) + 0.75
     radius = torch.minimum(radius, 0.35 + 0.1 * depth.clamp(min=0))
-    inner.paint(inner.cover(tubes + radius) * (2 * radius / canvas.spacing).clamp(max=1), g.vessel)
     # the large vessels at the hilum run where two slow fields vanish
-    trunks = -(large[0].square() + large[1].square()).sqrt_() / LARGE_SLOPE + 2.4 * g.vessel_radius * torch.exp(-near / 30)
+    trunks = -(large[0].square() + large[1].square()).sqrt_() / LARGE_SLOPE + 2.4 * g.vessel_radius * torch.exp(
+        -near / 30
+    )
+    return tissue, radius, trunks
+
+
+def paint_lungs(
+    canvas: Canvas,
+    depth: Tensor,
+    tubes: Tensor,
+    fields: tuple[Tensor, Tensor, Tensor],
+    trunk: TrunkParameters,
+    g: LungParameters,
+) -> None:
+    """Parenchyma, vessels and disease inside the lungs.
+
+    Args:
+        canvas: where to paint.
+        depth: (X, Y, Z) depth in the lungs, mm.
+        tubes: (X, Y, Z) depth in a net of random vessels for radius 0, mm (so ``tubes + r`` is a net of radius r).
+        fields: as made by :func:`lung_fields`, at full resolution.
+        trunk: the trunk.
+        g: the lungs.
+    """
+    tissue, radius, trunks = fields
+    inner = canvas.layer(tissue)
+    inner.paint(inner.cover(tubes + radius) * (radius * (2 / canvas.spacing)).clamp_(max=1), g.vessel)
     inner.paint(inner.cover(trunks), g.vessel)
     for a, b, r in g.branches:
         hit = inner.capsule(a, b, r)
@@ -152,7 +180,9 @@ def paint_lungs(canvas: Canvas, depth: Tensor, tubes: Tensor, cells: tuple[Tenso
             inner.paint(inner.cover(hit[1]), value, hit[0])
     for level, right in zip(g.effusion, (True, False), strict=True):
         if level > 0:
-            inner.paint(inner.cover((level - way_back) * 120) * ((points[..., 0] > trunk.midline) == right), 8.0)
+            surface = trunk.back + level * (trunk.front - trunk.back)
+            x, y, _ = canvas.points.unbind(-1)
+            inner.paint(inner.cover(surface - y) * ((x > trunk.midline) == right), 8.0)
     canvas.paint(canvas.cover(depth), inner.hu)
 
 
@@ -160,9 +190,7 @@ def paint_tubes(canvas: Canvas, heart_distance: Tensor, trunk: TrunkParameters, 
     """Oesophagus, trachea and bronchi, painted where there is no heart."""
     free = canvas.cover(-heart_distance - 1.5)
     offset, ahead, half = g.oesophagus
-    box = canvas.box(
-        (trunk.midline - 60, trunk.spine_y - 20, -1e4), (trunk.midline + 40, trunk.spine_y + 80, 1e4)
-    )
+    box = canvas.box((trunk.midline - 60, trunk.spine_y - 20, -1e4), (trunk.midline + 40, trunk.spine_y + 80, 1e4))
     if box is not None:
         x, y, z = canvas.points[box].unbind(-1)
         spine_x, spine_y = spine_axis(z, trunk)
@@ -176,3 +204,30 @@ def paint_tubes(canvas: Canvas, heart_distance: Tensor, trunk: TrunkParameters, 
             hit = canvas.capsule(a, b, r + grow)
             if hit is not None:
                 canvas.paint(canvas.cover(hit[1]) * free[hit[0]], value, hit[0])
+
+
+def lung_depth(
+    trunk: Trunk, points: Tensor, heart_distance: Tensor, margin: Tensor, wobble: Tensor, p: TrunkParameters
+) -> Tensor:
+    """Signed depth (mm, positive inside) of the two lungs.
+
+    Args:
+        trunk: depths of the trunk.
+        points: (x, y, z, 3) coarse points.
+        heart_distance: (x, y, z) signed mm, positive inside.
+        margin: (x, y, z) thickness of fat around the heart, mm.
+        wobble: (x, y, z) sideways shift of the borders of the mediastinum, mm.
+        p: the trunk.
+    """
+    z = points[..., 2]
+    # the mediastinum: a strip that is thin behind the breast bone, wide at the great vessels, narrow beside the spine
+    strip = p.mediastinum * profile(z, [(-80, 1.0), (30, 0.85), (60, 1.25), (100, 1.4), (p.apex, 1.2)])
+    behind = profile(trunk.depth, [(0.3, 0.9), (0.5, 1.1), (0.65, 1.0), (0.8, 0.0)])
+    ahead = profile(trunk.depth, [(0.6, 0.0), (0.85, 1.0), (0.96, 1.1), (1.0, 1.8)]) * profile(
+        z, [(0, p.junction), (40, 0.35)]
+    )
+    depth = torch.minimum(trunk.side - strip * (behind + ahead) - wobble, trunk.spine - 2.5)
+    # fat fills the wedges between heart, diaphragm and chest wall
+    closed = smooth_max(heart_distance + margin, trunk.abdomen + 1.5, 12 + p.fat)
+    closed = smooth_max(closed, 1.5 - trunk.cage, 14.0 + 0.5 * p.fat)
+    return torch.minimum(depth, -closed)

@@ -83,7 +83,7 @@ def interpolation_matrix(n_out: int, n_in: int, kernel: Kernel) -> Tensor:
 def apply_matrices(field: Tensor, mx: Tensor, my: Tensor, mz: Tensor) -> Tensor:
     """Apply one matrix per spatial axis to ``field`` (..., x, y, z) → (..., X, Y, Z)."""
     mx, my, mz = (m.to(field.device) for m in (mx, my, mz))
-    out = torch.matmul(mx, field.flatten(-2)).unflatten(-1, field.shape[-2:])
+    out = torch.matmul(mx, field.flatten(-2)).reshape(*field.shape[:-3], mx.shape[0], *field.shape[-2:])
     out = torch.matmul(my, out)
     return torch.matmul(out, mz.T)
 

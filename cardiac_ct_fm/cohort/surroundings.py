@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cardiac_ct_fm.cohort import abdomen, bones, lungs, thorax
+from cardiac_ct_fm.cohort import abdomen, bones, lungs, mediastinum, thorax
 from cardiac_ct_fm.cohort.canvas import Canvas, ellipsoid_depth
-from cardiac_ct_fm.cohort.noise import chance, smooth_control, smooth_field, uniform
+from cardiac_ct_fm.cohort.noise import smooth_control, smooth_field
 from cardiac_ct_fm.cohort.thorax import HeartExtent
 from cardiac_ct_fm.errors import ConfigError
 
@@ -29,75 +29,25 @@ NET_CELL_MM, NET_NODES = 8.0, 33
 
 
 @dataclass(frozen=True)
-class MediastinumParameters:
-    """Fat and small things around the heart; mm and HU.
-
-    Attributes:
-        fat: density of fat; strands: weight of soft tissue in it.
-        margin_low, margin_high: range of the fat around the heart.
-        pericardium: density of its line; effusion: mm of fluid inside it (0: none).
-        thymus: density of the tissue in front of the great vessels.
-        nodes: (place, radius, HU) of lymph nodes, some calcified.
-        muscle: density of muscle; muscle_fat: how much fat runs through it; gland: threshold of the breasts' gland.
-    """
-
-    fat: float
-    strands: float
-    margin_low: float
-    margin_high: float
-    pericardium: float
-    effusion: float
-    thymus: float
-    nodes: tuple[tuple[tuple[float, float, float], float, float], ...]
-    muscle: float
-    muscle_fat: float
-    gland: float
-
-
-@dataclass(frozen=True)
 class SurroundingsParameters:
     """All random numbers of the surroundings of one heart.
 
     Attributes:
         trunk, bones, lungs, abdomen, mediastinum: numbers of the parts.
-        shape: (9, n, n, n) refined control grid of organ borders; bowel: (2, k, k, k) of its loops; detail: (3, m, m, m) of clouds and strands; net: (2, l, l, l) mm from the two families of surfaces that meet in small
-            vessels. All on the CPU.
+        shape: (9, n, n, n) refined control grid of organ borders; bowel: (2, k, k, k) of its loops.
+        detail: (3, m, m, m) of clouds and strands.
+        net: (2, l, l, l) mm from the two families of surfaces that meet in small vessels. All on the CPU.
     """
 
     trunk: thorax.TrunkParameters
     bones: bones.BoneParameters
     lungs: lungs.LungParameters
     abdomen: abdomen.AbdomenParameters
-    mediastinum: MediastinumParameters
+    mediastinum: mediastinum.MediastinumParameters
     shape: Tensor
     bowel: Tensor
     detail: Tensor
     net: Tensor
-
-
-def _draw_mediastinum(rng: torch.Generator, trunk: thorax.TrunkParameters) -> MediastinumParameters:
-    low = uniform(rng, 1.5, 5)
-    nodes = tuple(
-        (
-            (trunk.midline + uniform(rng, -45, 45), uniform(rng, trunk.spine_y + 20, 25), uniform(rng, 25, 120)),
-            uniform(rng, 2.0, 5.5),
-            uniform(rng, 30, 90) if chance(rng, 0.85) else uniform(rng, 400, 1000),
-        )
-        for _ in range(int(uniform(rng, 3, 14)))
-    )
-    return MediastinumParameters(
-        fat=uniform(rng, -115, -75),
-        strands=uniform(rng, 0.0, 0.6),
-        margin_low=low,
-        margin_high=low + uniform(rng, 2, 12),
-        pericardium=uniform(rng, 0, 60),
-        effusion=uniform(rng, 3, 14) if chance(rng, 0.08) else 0.0,
-        thymus=uniform(rng, -100, 45),
-        nodes=nodes,
-        muscle=uniform(rng, 35, 75),
-        muscle_fat=uniform(rng, 0.0, 1.0),
-        gland=uniform(rng, -0.3, 1.5),
-    )
 
 
 def draw_surroundings(rng: torch.Generator, sex: str, heart: HeartExtent | None = None) -> SurroundingsParameters:
@@ -122,7 +72,7 @@ def draw_surroundings(rng: torch.Generator, sex: str, heart: HeartExtent | None 
         bones=bones.draw_bones(rng, sex, trunk),
         lungs=lungs.draw_lungs(rng, trunk),
         abdomen=abdomen.draw_abdomen(rng, trunk),
-        mediastinum=_draw_mediastinum(rng, trunk),
+        mediastinum=mediastinum.draw_mediastinum(rng, trunk),
         shape=smooth_control(rng, 9, SHAPE_NODES),
         bowel=smooth_control(rng, 2, BOWEL_NODES, 3),
         detail=smooth_control(rng, 3, DETAIL_NODES),
@@ -155,7 +105,9 @@ def background(points: Tensor, heart_distance: Tensor, params: SurroundingsParam
     canvas = Canvas(points)
     scene = _scene(canvas, heart_distance, params)
     _paint_wall(canvas, scene, params)
-    _paint_mediastinum(canvas, scene, heart_distance, params)
+    mediastinum.paint_mediastinum(
+        canvas, scene.trunk, scene.cage, scene.margin, heart_distance, scene.detail, p, params.mediastinum
+    )
     _paint_lungs(canvas, scene, params)
     _paint_abdomen(canvas, scene, heart_distance, params)
     lungs.paint_tubes(canvas, heart_distance, p, params.lungs)
@@ -180,6 +132,7 @@ class _Scene:
     lung_coarse: Tensor
     shape: Tensor
     bowel: Tensor
+    detail_coarse: Tensor
     net: Tensor
     cage: Tensor
     lung: Tensor
@@ -197,9 +150,9 @@ def _scene(canvas: Canvas, heart_distance: Tensor, params: SurroundingsParameter
     margin = m.margin_low + (m.margin_high - m.margin_low) * (0.5 + 0.6 * shape[4]).clamp(0, 1.2)
     # thin fat over the free walls and along the vessels of the hila
     margin = 1.0 + margin * (1 - (trunk.side - 40) / 40).clamp(0.2, 1)
-    lung_coarse = thorax.lung_depth(trunk, coarse, near, margin, 5 * shape[8] + 2 * detail[1], p)
+    lung_coarse = lungs.lung_depth(trunk, coarse, near, margin, 5 * shape[8] + 2 * detail[1], p)
     cage, lung, c0, c1, c2 = canvas.up(trunk.cage, lung_coarse, *detail)
-    return _Scene(trunk, margin, lung_coarse, shape, bowel, net, cage, lung, (c0, c1, c2))
+    return _Scene(trunk, margin, lung_coarse, shape, bowel, detail, net, cage, lung, (c0, c1, c2))
 
 
 def _paint_wall(canvas: Canvas, scene: _Scene, params: SurroundingsParameters) -> None:
@@ -211,7 +164,9 @@ def _paint_wall(canvas: Canvas, scene: _Scene, params: SurroundingsParameters) -
     c0, c1, c2 = scene.detail
     if float(trunk.body.min()) < 12:
         _paint_table(canvas, p)
-    body, flesh = canvas.up(trunk.body, torch.minimum(torch.maximum(trunk.muscle, trunk.limbs - 10 - 0.5 * p.fat), trunk.body - 3))
+    body, flesh = canvas.up(
+        trunk.body, torch.minimum(torch.maximum(trunk.muscle, trunk.limbs - 10 - 0.5 * p.fat), trunk.body - 3)
+    )
     canvas.paint(canvas.cover(body), m.fat + 8 * c2)
     if p.breast > 0:
         for sign in (-1.0, 1.0):
@@ -232,44 +187,17 @@ def _paint_wall(canvas: Canvas, scene: _Scene, params: SurroundingsParameters) -
         bones.paint_ribs(part, scene.cage[box], count, turn, params.bones)
 
 
-def _paint_mediastinum(canvas: Canvas, scene: _Scene, heart_distance: Tensor, params: SurroundingsParameters) -> None:
-    """Fat with strands, thymus, lymph nodes and pericardium inside the cage."""
-    p, m, trunk = params.trunk, params.mediastinum, scene.trunk
-    _, c1, c2 = scene.detail
-    canvas.paint(canvas.cover(scene.cage), m.fat + m.strands * 60 * (c2 + 0.3).clamp_(0, 1.5))
-    box = canvas.where((trunk.side < 20) & (trunk.depth > 0.62) & (canvas.coarse[..., 2] > 20) & (trunk.cage > 0))
-    if box is not None:
-        part = canvas.window(box)
-        (depth,) = part.up(trunk.depth)
-        x, _, z = part.points.unbind(-1)
-        thymus = torch.minimum(14 - (x - p.midline).abs(), torch.minimum(scene.cage[box] - 4, (depth - 0.68) * 100))
-        part.paint(part.cover(torch.minimum(thymus, z - 25)), m.thymus + 20 * c1[box])
-    for place, radius, value in m.nodes:
-        hit = canvas.capsule(place, place, radius)
-        if hit is not None:
-            canvas.paint(canvas.cover(hit[1]), value, hit[0])
-    box = canvas.where((canvas.coarse[..., 2] < 45) & (canvas.down(heart_distance) > -20))
-    if box is not None:
-        part = canvas.window(box)
-        (margin,) = part.up(scene.margin)
-        near = heart_distance[box]
-        # the pericardium ends at the roots of the great vessels and in front of the descending aorta
-        _, y, z = part.points.unbind(-1)
-        below_vessels = ((45 - z) / 20).clamp_(0, 1) * ((y - p.spine_y - 30) / 5).clamp_(0, 1)
-        part.paint(part.shell(-near - 0.55 * margin, 1.3) * below_vessels, m.pericardium)
-        if m.effusion > 0:
-            part.paint(part.cover(m.effusion + near) * below_vessels, 12.0)
-
-
 def _paint_lungs(canvas: Canvas, scene: _Scene, params: SurroundingsParameters) -> None:
     box = canvas.where(scene.lung_coarse > -canvas.spacing)
     if box is None:
         return
     part = canvas.window(box)
-    a, b, depth, loops, content = part.up(*scene.net, scene.trunk.depth, *scene.bowel)
-    tubes = -(a.square_().addcmul_(b, b)).sqrt_()
-    cells = (scene.detail[0][box], scene.detail[1][box], scene.detail[2][box])
-    lungs.paint_lungs(part, scene.lung[box], tubes, cells, (loops, content), depth, params.trunk, params.lungs)
+    fields = lungs.lung_fields(
+        canvas.coarse, scene.lung_coarse, scene.trunk.depth, scene.detail_coarse, scene.bowel, params.lungs
+    )
+    a, b, tissue, radius, trunks = part.up(*scene.net, *fields)
+    tubes = (a.square_().addcmul_(b, b)).sqrt_().neg_()
+    lungs.paint_lungs(part, scene.lung[box], tubes, (tissue, radius, trunks), params.trunk, params.lungs)
 
 
 def _paint_abdomen(canvas: Canvas, scene: _Scene, heart_distance: Tensor, params: SurroundingsParameters) -> None:

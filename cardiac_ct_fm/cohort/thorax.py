@@ -1,4 +1,4 @@
-"""The shape of the trunk: rib-cage cavity, chest wall, shoulders and arms, diaphragm and lung borders.
+"""The shape of the trunk: rib-cage cavity, chest wall, shoulders and arms, diaphragm.
 
 All of it as signed depths (mm, positive inside) on the coarse points of a canvas. Sizes are those of an adult
 chest, 300–380 mm wide and 200–260 mm deep over the skin [textbook values, overridable].
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from cardiac_ct_fm.cohort.canvas import capsule_depth, ellipsoid_depth
+from cardiac_ct_fm.cohort.canvas import capsule_depth, ellipsoid_depth, smooth_max
 from cardiac_ct_fm.cohort.noise import chance, uniform
 
 
@@ -123,13 +124,13 @@ def draw_trunk(rng: torch.Generator, sex: str, heart: HeartExtent) -> TrunkParam
 def profile(z: Tensor, knots: list[tuple[float, float]]) -> Tensor:
     """Piecewise linear function of z through (z, value) knots, constant beyond the ends."""
     out = torch.full_like(z, knots[0][1])
-    for (z0, v0), (z1, v1) in zip(knots, knots[1:], strict=False):
+    for (z0, v0), (z1, v1) in pairwise(knots):
         out += ((z - z0) * (1 / (z1 - z0))).clamp_(0, 1) * (v1 - v0)
     return out
 
 
 def spine_axis(z: Tensor, trunk: TrunkParameters) -> tuple[Tensor, Tensor]:
-    """x and y of the middle of the vertebral bodies at height z."""
+    """The x and y of the middle of the vertebral bodies at height z."""
     x = trunk.midline + trunk.scoliosis * torch.sin(z * 0.02)
     # the chest curve is most posterior near T7, about 20 mm above the heart's centre
     y = trunk.spine_y + 0.5 * trunk.kyphosis * ((z - 20) ** 2).clamp(max=160.0**2)
@@ -175,7 +176,17 @@ def build_trunk(points: Tensor, heart_distance: Tensor, wobble: Tensor, p: Trunk
     side = (x - middle).abs()
     top = p.apex
     width = p.half_width * profile(
-        z, [(-260, 0.92), (-110, 1.0), (-30, 1.0), (0.35 * top, 0.88), (0.65 * top, 0.70), (0.88 * top, 0.45), (top, 0.22), (top + 15, 0.05)]
+        z,
+        [
+            (-260, 0.92),
+            (-110, 1.0),
+            (-30, 1.0),
+            (0.35 * top, 0.88),
+            (0.65 * top, 0.70),
+            (0.88 * top, 0.45),
+            (top, 0.22),
+            (top + 15, 0.05),
+        ],
     )
     front = p.front - p.front_slope * z.clamp(min=-30) + p.belly * ((-40 - z) / 120).clamp(0, 1)
     back = p.back + (sy - p.spine_y)
@@ -194,8 +205,12 @@ def build_trunk(points: Tensor, heart_distance: Tensor, wobble: Tensor, p: Trunk
     posterior = (0.35 - depth).clamp(0, 1) * 2.5
     anterior = (depth - 0.6).clamp(0, 0.4) * 2.5
     paraspinal = (1 - (side - 26).clamp(min=0) / 34).clamp(0, 1) * posterior.clamp(max=1)
-    pectoral = (1 - (side - 75).abs() / 65).clamp(0, 1) * anterior * profile(z, [(-50, 0.0), (20, 0.6), (90, 1.6), (150, 1.0)])
-    flank = (1 - (depth - 0.35).abs() / 0.35).clamp(0, 1) * profile(z, [(-200, 0.6), (-60, 0.3), (30, 0.8), (90, 1.8), (150, 2.0)])
+    pectoral = (
+        (1 - (side - 75).abs() / 65).clamp(0, 1) * anterior * profile(z, [(-50, 0.0), (20, 0.6), (90, 1.6), (150, 1.0)])
+    )
+    flank = (1 - (depth - 0.35).abs() / 0.35).clamp(0, 1) * profile(
+        z, [(-200, 0.6), (-60, 0.3), (30, 0.8), (90, 1.8), (150, 2.0)]
+    )
     muscle_mm = p.muscle * (1 + 1.9 * paraspinal + 0.9 * pectoral + 0.9 * flank + 0.12 * wobble[1])
     groove = (1 - (side - 6) / 18).clamp(0, 1) * anterior
     fat_mm = p.fat * (1 + 0.12 * wobble[2] - 0.45 * groove).clamp(min=0.25) + 1.5 * wobble[2].clamp(-1, 1)
@@ -206,8 +221,8 @@ def build_trunk(points: Tensor, heart_distance: Tensor, wobble: Tensor, p: Trunk
     # lying on the back flattens it: fat fills the space between the ribs and the table
     table = table_height(x, p) + 1.0
     edge = torch.minimum(0.92 * p.half_width - side, (0.30 - depth) * 160)
-    flat = -_smooth_max(table - y, -edge, 70.0)
-    body = _smooth_max(body, torch.minimum(flat, (top - 15 - z) * 0.7), 15.0)
+    flat = -smooth_max(table - y, -edge, 70.0)
+    body = smooth_max(body, torch.minimum(flat, (top - 15 - z) * 0.7), 15.0)
     if p.breast > 0:
         for sign in (-1.0, 1.0):
             body = torch.maximum(body, ellipsoid_depth(points, *breast(p, sign)))
@@ -224,7 +239,7 @@ def build_trunk(points: Tensor, heart_distance: Tensor, wobble: Tensor, p: Trunk
 
 
 def table_height(x: Tensor, p: TrunkParameters) -> Tensor:
-    """y of the back that lies on the table."""
+    """The y of the back that lies on the table."""
     return p.back - 1.7 * p.muscle - 0.7 * p.fat - 4 + (x - p.midline) ** 2 / (2 * p.table_radius)
 
 
@@ -258,34 +273,3 @@ def elbow(p: TrunkParameters, sign: float) -> tuple[float, float, float]:
     if p.arms_up:
         return x + sign * 25, y + 25, z + 300
     return x + sign * (p.fat * 0.8 + 30), y - 15, z - 310
-
-
-def lung_depth(
-    trunk: Trunk, points: Tensor, heart_distance: Tensor, margin: Tensor, wobble: Tensor, p: TrunkParameters
-) -> Tensor:
-    """Signed depth (mm, positive inside) of the two lungs.
-
-    Args:
-        trunk: depths of the trunk.
-        points: (x, y, z, 3) coarse points.
-        heart_distance: (x, y, z) signed mm, positive inside.
-        margin: (x, y, z) thickness of fat around the heart, mm.
-        wobble: (x, y, z) sideways shift of the borders of the mediastinum, mm.
-        p: the trunk.
-    """
-    z = points[..., 2]
-    # the mediastinum: a strip that is thin behind the breast bone, wide at the great vessels, narrow beside the spine
-    strip = p.mediastinum * profile(z, [(-80, 1.0), (30, 0.85), (60, 1.25), (100, 1.4), (p.apex, 1.2)])
-    behind = profile(trunk.depth, [(0.3, 0.9), (0.5, 1.1), (0.65, 1.0), (0.8, 0.0)])
-    ahead = profile(trunk.depth, [(0.6, 0.0), (0.85, 1.0), (0.96, 1.1), (1.0, 1.8)]) * profile(z, [(0, p.junction), (40, 0.35)])
-    depth = torch.minimum(trunk.side - strip * (behind + ahead) - wobble, trunk.spine - 2.5)
-    # fat fills the wedges between heart, diaphragm and chest wall
-    closed = _smooth_max(heart_distance + margin, trunk.abdomen + 1.5, 12 + p.fat)
-    closed = _smooth_max(closed, 1.5 - trunk.cage, 14.0 + 0.5 * p.fat)
-    return torch.minimum(depth, -closed)
-
-
-def _smooth_max(a: Tensor, b: Tensor, width: float) -> Tensor:
-    """The larger of two depths with the groove between them filled; ``width`` mm across."""
-    overlap = (width - (a - b).abs()).clamp(min=0)
-    return torch.maximum(a, b) + overlap.square() * (0.25 / width)
