@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
+import secrets
 import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,14 +30,12 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=f".part-{target.name}", dir=target.parent)
-        os.close(handle)
+        temporary = _neighbour(target)
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise OutputError(_refused(target, error)) from error
-    temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:
         raise OutputError(_refused(target, error)) from error
@@ -66,12 +63,12 @@ def atomic_folder(path: str | Path, marker: str | None = None, owned: Sequence[s
         raise OutputError(f"{target} is a file; give a folder to write the results into.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.part-", dir=target.parent))
+        temporary = _neighbour(target)
+        temporary.mkdir()
     except OSError as error:
         raise OutputError(_refused(target, error)) from error
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
         if not target.exists():
             temporary.replace(target)
         else:
@@ -139,11 +136,9 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON counterpart: {value!r}")
 
 
-def _umask() -> int:
-    """The process's file mode mask (it can only be read by setting it)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _neighbour(target: Path) -> Path:
+    """A hidden name beside ``target`` that nobody else uses, with the same ending."""
+    return target.with_name(f".part-{secrets.token_hex(6)}-{target.name}")
 
 
 def _refused(target: Path, error: OSError) -> str:

@@ -53,7 +53,9 @@ def resample_logits_to_grid(logits: torch.Tensor, look: Grid, target: Grid, out:
     result = _prepared(target, out)
     cells = _cells(logits.argmax(dim=0).to(torch.uint8).cpu().numpy())
     values = logits.float()[None]
-    for part in _parts(look, target):
+    # Without a map below, only the box around what is not background has to be looked at.
+    box = _occupied(cells, 1.0, 0.0) if out is None else _whole(look)
+    for part in _parts(look, target, box):
         labels, inside = part.lookup(cells)
         mixed = np.flatnonzero(labels == _MIXED)
         for begin in range(0, len(mixed), _CHUNK_POINTS):
@@ -80,7 +82,7 @@ def resample_label_map(labels: LabelMap, source: Grid, target: Grid) -> LabelMap
     if labels.shape != source.shape:
         raise DataError(f"A label map of shape {labels.shape} does not lie on a grid of {source.shape}.")
     result = _prepared(target, None)
-    for part in _parts(source, target):
+    for part in _parts(source, target, _occupied(labels, 0.5, 0.5)):
         part.store(*part.lookup(labels, nearest=True), result)
     return result
 
@@ -173,10 +175,35 @@ class _Part:
         return index.clip(0, n - 1 if nearest else n, out=index)
 
 
-def _parts(source: Grid, target: Grid) -> Iterator[_Part]:
-    """The target's slices, a slab at a time, cut to the box around the source."""
+def _whole(source: Grid) -> FloatArray:
+    """(3, 2) from where to where the voxels of ``source`` reach, in its voxel coordinates."""
+    return np.array([(-0.5, n - 0.5) for n in source.shape])
+
+
+def _occupied(table: LabelMap, before: float, after: float) -> FloatArray | None:
+    """(3, 2) the box around all entries that are not background, or None if there are none.
+
+    Args:
+        table: voxels or cells.
+        before: how far, in voxels, entry i reaches below coordinate i.
+        after: and how far above.
+    """
+    box = []
+    for axis in range(3):
+        used = np.flatnonzero(table.any(axis=tuple(a for a in range(3) if a != axis)))
+        if not len(used):
+            return None
+        box.append((used[0] - before, used[-1] + after))
+    return np.array(box)
+
+
+def _parts(source: Grid, target: Grid, box: FloatArray | None) -> Iterator[_Part]:
+    """The target's slices, a slab at a time, cut to where a box (3, 2) of the source's voxel coordinates lies."""
+    if box is None:
+        return
     to_source = np.linalg.inv(source.affine) @ target.affine
-    outer = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in source.shape], indexing="ij"), axis=-1).reshape(8, 3)
+    whole = _whole(source)
+    outer = np.stack(np.meshgrid(*box.clip(whole[:, :1], whole[:, 1:]), indexing="ij"), axis=-1).reshape(8, 3)
     corners = target.voxel(source.world(outer))
     aligned = parallel_axes(to_source, target.shape) is not None
     # Parallel grids: exactly the voxels inside. Oblique ones: the box around them.

@@ -181,7 +181,7 @@ def _cut_off(folder: Path) -> None:
     ("keep", "change", "afterwards", "says"),
     [
         (slice(0, 8), _other_modality, None, r"holds no CT but .*MR, 8 slices"),
-        (slice(0, 2), _enhanced, None, "multi-frame .* dcm2niix"),
+        (slice(0, 2), _enhanced, None, "multi-frame .*dcm2niix"),
         (slice(0, 1), None, None, "2-D image"),
         (slice(0, 8), None, _cut_off, r"003\.dcm is truncated or damaged"),
     ],

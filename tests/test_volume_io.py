@@ -215,7 +215,7 @@ def test_a_changed_byte_is_noticed(
     load_volume(path)
     for position in (*range(1000, len(whole) - 8, len(whole) // 20), len(whole) - 7):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :])
-        with pytest.raises(ImageError, match="damaged|not a NIfTI image"):
+        with pytest.raises(ImageError, match=r"damaged|not a NIfTI image"):
             load_volume(path)
 
 
