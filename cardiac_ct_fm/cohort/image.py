@@ -253,11 +253,11 @@ def _noise(image: Tensor, spacing: float, scanner: ScannerParameters, rng: torch
     if scanner.photon_starvation > 0:
         rows = torch.randn((6, shape[1], shape[2]), generator=rng).to(image.device)
         rows = torch.einsum("xk,kyz->xyz", interpolation_matrix(shape[0], 6, "cubic").to(image.device), rows)
-        grain = grain + scanner.photon_starvation * rows * min(1.0, scanner.pixel_mm / spacing) ** 0.5
+        grain = grain + scanner.photon_starvation * rows * math.sqrt(min(1.0, scanner.pixel_mm / spacing))
     # quantum noise grows with the attenuation around: little in lung and air, more inside the trunk
     blurred = functional.avg_pool3d(image.clamp(-1000, 400)[None, None], 4, ceil_mode=True, count_include_pad=False)
-    local: Tensor = functional.interpolate(blurred, size=list(shape), mode="trilinear", align_corners=False)[0, 0]
-    louder: Tensor = 0.75 + 0.25 * ((local + 1000) / 1000).clamp(0, 1.6)
+    local = functional.interpolate(blurred, size=list(shape), mode="trilinear", align_corners=False)[0, 0]
+    louder = 0.75 + 0.25 * ((local + 1000) / 1000).clamp(0, 1.6)
     return grain * louder
 
 

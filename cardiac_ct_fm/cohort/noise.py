@@ -52,7 +52,7 @@ def interpolation_matrix(n_out: int, n_in: int, kernel: Kernel) -> Tensor:
         kernel: ``linear``, ``cubic`` (Catmull–Rom, passes through the samples) or ``bspline`` (smooths).
 
     Returns:
-        float32 on the CPU; each row sums to one. Samples beyond the ends repeat the end.
+        float32 on the CPU; each row sums to one. Beyond the ends samples repeat (``cubic``: go on straight).
     """
     position = torch.linspace(0, n_in - 1, n_out, dtype=torch.float64) if n_out > 1 else torch.zeros(1).double()
     base = position.floor()
@@ -75,8 +75,15 @@ def interpolation_matrix(n_out: int, n_in: int, kernel: Kernel) -> Tensor:
         }
     matrix = torch.zeros(n_out, n_in, dtype=torch.float64)
     for offset, weight in taps.items():
-        index = (base + offset).clamp(0, n_in - 1).long()
-        matrix.scatter_add_(1, index[:, None], weight[:, None])
+        wanted = base + offset
+        index = wanted.clamp(0, n_in - 1)
+        if kernel == "cubic" and n_in > 1:
+            # beyond the ends the line through the last two samples goes on
+            beyond = (wanted - index).abs() * weight
+            inner = torch.where(index == 0, index + 1, index - 1)
+            matrix.scatter_add_(1, inner.clamp(0, n_in - 1).long()[:, None], -beyond[:, None])
+            weight = weight + beyond
+        matrix.scatter_add_(1, index.long()[:, None], weight[:, None])
     return matrix.float()
 
 

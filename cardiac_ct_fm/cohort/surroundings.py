@@ -114,7 +114,7 @@ def background(points: Tensor, heart_distance: Tensor, params: SurroundingsParam
     bones.paint_sternum(canvas, scene.cage, p, params.bones)
     bones.paint_shoulders(canvas, p, params.bones)
     bones.paint_spine(canvas, scene.detail[1:], p, params.bones)
-    return canvas.hu, scene.lung > 0
+    return canvas.hu.clamp_(-1024, 3071), scene.lung > 0
 
 
 @dataclass
