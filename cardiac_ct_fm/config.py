@@ -57,13 +57,11 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         if sorted("RAS"["RASLPI".index(c) % 3] if c in "RASLPI" else c for c in self.orientation) != ["A", "R", "S"]:
-            raise ConfigError(
-                f"backbone.orientation is {self.orientation!r}; give three letters, one each of R/L, A/P, S/I."
-            )
+            raise ConfigError(f"backbone.orientation {self.orientation!r} must name R/L, A/P and S/I, once each.")
         if self.merging not in ("monai", "monai<1.5"):
             raise ConfigError(f"backbone.merging is {self.merging!r}; choose 'monai' or 'monai<1.5'.")
         if self.architecture not in ("swin_unetr", "unetr", "dynunet"):
-            raise ConfigError(f"backbone.architecture is {self.architecture!r}; choose swin_unetr, unetr or dynunet.")
+            raise ConfigError(f"backbone.architecture {self.architecture!r} is not swin_unetr, unetr or dynunet.")
         if self.feature_size < 1:
             raise ConfigError(f"backbone.feature_size is {self.feature_size}; it must be positive.")
         if self.architecture == "swin_unetr":

@@ -35,6 +35,13 @@ def fast_bf16() -> bool:
     return bool(torch.cpu._is_amx_tile_supported())
 
 
+def quiet_worker(_: int) -> None:
+    """Make looks on one thread and the last core, in the time that others leave."""
+    torch.set_num_threads(1)
+    os.nice(15)
+    os.sched_setaffinity(0, {(os.cpu_count() or 1) - 1})
+
+
 def collate(batch: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Stack the images and the labels that every example of the batch has."""
     shared = [k for k in batch[0] if all(k in example for example in batch)]
@@ -53,7 +60,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--share", type=float, nargs=3, default=(0.2, 0.4, 0.4), metavar=("LOCATE", "HEART", "ROOT"))
-    parser.add_argument("--window", type=int, nargs=3, default=(64, 64, 64), metavar=("LOCATE", "HEART", "ROOT"))
+    for name in ("locate", "heart", "root"):
+        parser.add_argument(f"--{name}-window", type=int, nargs="+", default=[48, 64], help="drawn evenly per look")
     parser.add_argument("--start-from", type=Path, help="weights (safetensors) to start from, for a new schedule")
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--skip", type=int, default=0, help="patients to skip when a new schedule starts")
@@ -78,12 +86,13 @@ def main() -> None:
         model.load_state_dict(weights)
         average.load_state_dict(weights)
     names = ("locate", "heart", "root")
-    plan = LookPlan(dict(zip(names, args.share, strict=True)), dict(zip(names, args.window, strict=True)))
+    windows = {name: tuple(getattr(args, f"{name}_window")) for name in names}
+    plan = LookPlan(dict(zip(names, args.share, strict=True)), windows)
     config = model.config
     looks = CohortLooks(config.looks, config.intensity, plan, args.seed, start=args.skip + step)
     loader = DataLoader(
         looks, batch_size=1, num_workers=args.workers, collate_fn=collate, prefetch_factor=8,
-        worker_init_fn=lambda _: torch.set_num_threads(1),
+        worker_init_fn=quiet_worker,
     )  # fmt: skip
     half = fast_bf16()
     print(f"{args.model}: {model.num_parameters / 1e6:.2f} M parameters, step {step}/{args.steps}, bf16={half}", flush=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.cohort.heart import LA, MYO, RV, DigitalHeart, build_heart
-from cardiac_ct_fm.cohort.image import ScannerParameters, acquire, draw_scanner
+from cardiac_ct_fm.cohort.image import ScannerParameters, acquire, draw_scanner, field_of_view
 from cardiac_ct_fm.cohort.patient import Sex, draw_patient
 from cardiac_ct_fm.cohort.render import Look, render
 from cardiac_ct_fm.cohort.surroundings import SurroundingsParameters, background, draw_surroundings
@@ -36,6 +36,11 @@ class Case:
         ]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
 
+    def shows(self, point: Tensor) -> Tensor:
+        """Whether a body point (3,) lies in the scan's field of view, as a boolean scalar."""
+        place = (float(point[0]), float(point[1]), float(point[2]))
+        return field_of_view(torch.ones(1, 1, 1), 1.0, self.scanner, place)[0, 0, 0] > 0
+
     def look(
         self, centre: Tensor, spacing_mm: float, shape: tuple[int, int, int], noise_seed: int = 0
     ) -> tuple[Tensor, Look]:
@@ -44,16 +49,23 @@ class Case:
         look = render(self.heart, points, spacing_mm, lambda away: background(points, away, self.surroundings)[0])
         generator = torch.Generator().manual_seed(noise_seed)
         place = (float(centre[0]), float(centre[1]), float(centre[2]))
-        return acquire(look.hu, spacing_mm, self.scanner, generator, place), look
+        image = acquire(look.hu, spacing_mm, self.scanner, generator, place)
+        seen = field_of_view(torch.ones_like(image), spacing_mm, self.scanner, place) > 0
+        return image, look.within(seen)
 
-    def landmark_labels(self, head: str, centre: Tensor, spacing_mm: float, shape: tuple[int, int, int]) -> Tensor:
-        """Label map (X, Y, Z) uint8 of a landmark head: spheres, the nearer point where two overlap."""
-        points = self.grid(centre, spacing_mm, shape)
+    def landmark_labels(self, head: str, centre: Tensor, spacing_mm: float, look: Look) -> Tensor:
+        """Label map (X, Y, Z) uint8 of a landmark head: spheres, the nearer point where two overlap.
+
+        Points that the scan does not show are not drawn.
+        """
+        shape = tuple(look.seen.shape)
+        points = self.grid(centre, spacing_mm, (shape[0], shape[1], shape[2]))
         names = HEADS[head].classes
         device = points.device
         distance = torch.stack([(points - self.heart.landmarks[n].to(device)).norm(dim=-1) for n in names])
         nearest = distance.min(0)
-        inside = nearest.values <= LANDMARK_RADIUS_MM
+        shown = torch.stack([self.shows(self.heart.landmarks[n]) for n in names]).to(device)
+        inside = (nearest.values <= LANDMARK_RADIUS_MM) & shown[nearest.indices] & look.seen
         return torch.where(inside, nearest.indices + 1, torch.zeros_like(nearest.indices)).to(torch.uint8)
 
 

@@ -29,6 +29,7 @@ class Look:
         hu: (X, Y, Z) image before the scanner, Hounsfield units.
         heart, calc, coronaries: (X, Y, Z) uint8 label maps.
         heart_distance: (X, Y, Z) mm, positive inside heart and great vessels.
+        seen: (X, Y, Z) bool, what lies in the scan's field of view.
     """
 
     hu: Tensor
@@ -36,6 +37,12 @@ class Look:
     calc: Tensor
     coronaries: Tensor
     heart_distance: Tensor
+    seen: Tensor
+
+    def within(self, seen: Tensor) -> Look:
+        """The same look where labels end at the scan's field of view."""
+        cut = seen.to(torch.uint8)
+        return Look(self.hu, self.heart * cut, self.calc * cut, self.coronaries * cut, self.heart_distance, seen)
 
 
 def share(distance: Tensor, voxel_mm: float) -> Tensor:
@@ -112,6 +119,7 @@ def render(
         (hard > 0).reshape(shape).to(torch.uint8),
         (free > 0).reshape(shape).to(torch.uint8),
         away,
+        torch.ones_like(label, dtype=torch.bool),
     )
 
 

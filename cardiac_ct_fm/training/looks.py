@@ -30,19 +30,19 @@ class LookPlan:
 
     Attributes:
         share: relative frequency by look name.
-        window: edge length in voxels by look name.
+        window: edge lengths in voxels by look name, drawn evenly.
         per_case: looks drawn from one patient before the next is made.
         empty: share of locating looks that are moved off the heart.
     """
 
     share: dict[str, float]
-    window: dict[str, int]
+    window: dict[str, tuple[int, ...]]
     per_case: int = 4
     empty: float = 0.12
 
 
 DEFAULT_PLAN = LookPlan(
-    {"locate": 0.2, "heart": 0.4, "root": 0.4}, {"locate": 64, "heart": 64, "root": 64}
+    {"locate": 0.2, "heart": 0.4, "root": 0.4}, {"locate": (48, 64), "heart": (48, 64), "root": (48, 64)}
 )
 
 
@@ -74,7 +74,7 @@ def make_example(
         if head in ("heart", "calc", "coronaries"):
             example[head] = getattr(labels, head)
         elif HEADS[head].kind == "landmarks":
-            example[head] = case.landmark_labels(head, centre, spacing, shape)
+            example[head] = case.landmark_labels(head, centre, spacing, labels)
     return example
 
 
@@ -115,7 +115,6 @@ class CohortLooks(IterableDataset[Example]):
             case = draw_case(seed, strength=self.strength)
             for name in rng.choice(names, self.plan.per_case, p=odds / odds.sum()):
                 look = self.looks[str(name)]
-                yield make_example(
-                    case, look, self.plan.window[look.name], self.intensity, rng, self.plan.empty
-                )
+                window = int(rng.choice(self.plan.window[look.name]))
+                yield make_example(case, look, window, self.intensity, rng, self.plan.empty)
             patient += count

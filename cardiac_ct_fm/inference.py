@@ -1,0 +1,321 @@
+"""From a scan to a :class:`~cardiac_ct_fm.result.Prediction`: three looks, each where the one before points.
+
+``locate`` (4 mm) finds the heart, ``heart`` (2 mm) its chambers and the root, ``root`` (1 mm) the points, the
+septum and the calcium. The cost hardly depends on the scan's resolution.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from cardiac_ct_fm import __version__
+from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS, heads_in_order
+from cardiac_ct_fm.config import LookConfig
+from cardiac_ct_fm.decode import decode_landmarks, largest_components
+from cardiac_ct_fm.errors import ImageError, UnknownNameError, UsageError
+from cardiac_ct_fm.geometry import FloatArray, Grid
+from cardiac_ct_fm.image_checks import image_warnings
+from cardiac_ct_fm.landmark_io import Landmark
+from cardiac_ct_fm.looks import Answer, answer, window_grid, windows
+from cardiac_ct_fm.merging import label_map
+from cardiac_ct_fm.model import CardiacCTModel
+from cardiac_ct_fm.result import Prediction
+from cardiac_ct_fm.volume_io import Volume, load_volume
+
+Quality = Literal["fast", "standard", "full"]
+"""``fast``: looks at 4 and 2 mm. ``standard``: and one at 1 mm around the root. ``full``: 1 mm over the whole heart."""
+
+CHAMBERS: tuple[str, ...] = ("Myo", "LA", "LV", "RA", "RV")
+
+MIN_HEART_ML = 40.0
+"""Volume of chambers and muscle at 4 mm below which the scan is said to show no heart.
+
+Digital patients without a heart in view stay below it, hearts of which half is in view lie above
+(``tests/test_inference.py`` holds both).
+"""
+
+ROOT_ABOVE_MM = 4.0
+"""The root look is centred this far above the middle of the hinge points, as in training: ostia lie above them."""
+
+RECENTRE_MM = 8.0
+"""A root look whose hinge points lie further than this from where it was aimed is taken again, once."""
+
+EDGE_MM = 2.0
+"""A structure that comes closer than this to the edge of the scan is said to be cut off."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, windows done, windows in all)."""
+
+
+class Predictor:
+    """A model made ready to look at any number of scans.
+
+    Args:
+        model: a name, a folder, an ``org/repo`` or a loaded :class:`CardiacCTModel`.
+        device: ``auto`` (GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        WeightsError: the model cannot be loaded.
+        UsageError: the device does not exist.
+    """
+
+    def __init__(self, model: str | Path | CardiacCTModel, device: str = "auto") -> None:
+        self.device = _device(device)
+        if not isinstance(model, CardiacCTModel):
+            model = CardiacCTModel.from_pretrained(model)
+        self.model = model.to(self.device).eval()
+
+    def __call__(
+        self,
+        source: str | Path | Volume | tuple[Any, Any],
+        heads: Sequence[str] | None = None,
+        quality: Quality = "standard",
+        progress: Progress | None = None,
+        series: str | None = None,
+    ) -> Prediction:
+        """Look at one scan.
+
+        Args:
+            source: NIfTI file, DICOM folder, ``(array, affine)`` in HU and RAS mm, or a volume.
+            heads: which heads to report; all of the model's when None.
+            quality: see :data:`Quality`.
+            progress: called after every window.
+            series: DICOM series UID where the folder holds several.
+
+        Raises:
+            ImageError: the scan cannot be used or shows no heart.
+            UsageError: unknown head or quality.
+        """
+        if quality not in get_args(Quality):
+            raise UsageError(f"quality is {quality!r}; choose {', '.join(get_args(Quality))}.")
+        chosen = self._heads(heads)
+        clock = _Clock()
+        volume = load_volume(source, series)
+        clock.lap("load")
+        looks = {look.name: look for look in self.model.config.looks}
+        with _full_float32():
+            found = self._locate(volume, looks["locate"], progress)
+            clock.lap("locate")
+            answers = self._look_closer(volume, looks, found, chosen, quality, progress, clock)
+        pred = Prediction(volume, warnings=image_warnings(volume))
+        self._decode(pred, answers, chosen)
+        pred.warnings += cut_off(pred)
+        clock.lap("decode")
+        pred.run = self._run(quality, chosen, clock.laps, found, answers)
+        return pred
+
+    def embed(self, source: str | Path | Volume | tuple[Any, Any]) -> torch.Tensor:
+        """One feature vector (D,) per scan: the trunk's deepest map around the heart at 2 mm, averaged.
+
+        Raises:
+            ImageError: the scan cannot be used or shows no heart.
+        """
+        volume = load_volume(source)
+        looks = {look.name: look for look in self.model.config.looks}
+        found = self._locate(volume, looks["locate"], None)
+        grid = window_grid(looks["heart"], found)
+        from cardiac_ct_fm.preprocess import look_tensor
+
+        with torch.inference_mode():
+            x = look_tensor(volume, grid, self.model.config.intensity, self.device)
+            deepest = self.model.forward_intermediates(x)[-1]
+        return deepest[0].float().mean((1, 2, 3)).cpu()
+
+    def _heads(self, heads: Sequence[str] | None) -> tuple[str, ...]:
+        known = [h.name for h in self.model.config.heads]
+        for name in heads or ():
+            if name not in known:
+                raise UnknownNameError("head in this model", name, known)
+        return heads_in_order(heads or known)
+
+    def _locate(self, volume: Volume, look: LookConfig, progress: Progress | None) -> FloatArray:
+        """Where the middle of the chambers is, RAS mm."""
+        corners = volume.grid.corners()
+        low, high = corners.min(0), corners.max(0)
+        grid = window_grid(look, (low + high) / 2, high - low)
+        labels = self._answer(volume, look, grid, ["heart"], progress).logits["heart"].argmax(0).numpy()
+        chambers = np.where(np.isin(labels, [HEART_LABELS[c] for c in CHAMBERS]), 1, 0).astype(np.uint8)
+        heart = largest_components(chambers)
+        volume_ml = float(heart.sum()) * grid.voxel_mm3 / 1000
+        if volume_ml < MIN_HEART_ML:
+            raise ImageError(
+                f"{volume.source} shows no heart: {volume_ml:.0f} mL of it were found, at least {MIN_HEART_ML:.0f} mL "
+                "are needed. Is this a contrast CT of the chest, in Hounsfield units, the right way up?"
+            )
+        centre: FloatArray = grid.world(np.argwhere(heart).mean(0))
+        return centre
+
+    def _look_closer(
+        self,
+        volume: Volume,
+        looks: dict[str, LookConfig],
+        found: FloatArray,
+        heads: tuple[str, ...],
+        quality: Quality,
+        progress: Progress | None,
+        clock: _Clock,
+    ) -> list[Answer]:
+        """The answers of the heart look and, but for ``fast``, of the finer ones; coarse to fine."""
+        points = [h.name for h in self.model.config.heads if h.name == "hps"]
+        look = looks["heart"]
+        wanted = heads_in_order([*[h for h in heads if h in look.heads or quality == "fast"], "heart", *points])
+        first = self._answer(volume, look, window_grid(look, found), wanted, progress)
+        clock.lap("heart")
+        if quality == "fast":
+            return [first]
+        look = looks["root"]
+        wanted = heads_in_order([*[h for h in heads if h in look.heads], "heart", *points])
+        if quality == "full":
+            grid = window_grid(look, found, np.asarray(first.grid.extent_mm))
+            result = [first, self._answer(volume, look, grid, wanted, progress)]
+            clock.lap("full")
+            return result
+        aim = root_centre(first)
+        second = self._answer(volume, look, window_grid(look, aim), wanted, progress)
+        better = root_centre(second)
+        if np.linalg.norm(better - aim) > RECENTRE_MM:
+            second = self._answer(volume, look, window_grid(look, better), wanted, progress)
+        clock.lap("root")
+        return [first, second]
+
+    def _answer(
+        self, volume: Volume, look: LookConfig, grid: Grid, heads: Sequence[str], progress: Progress | None
+    ) -> Answer:
+        total = windows(grid, look)
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress(look.name, done, total)
+
+        return answer(self.model, volume, look, grid, heads, self._autocast, step)
+
+    def _autocast(self) -> torch.autocast:
+        """bfloat16 on a GPU; on a CPU full precision, so that every machine gives the same answer."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda")
+
+    def _decode(self, pred: Prediction, answers: list[Answer], heads: tuple[str, ...]) -> None:
+        """Points from the finest look that has them, label maps from all looks."""
+        for name in heads:
+            head = self.model.config.head(name)
+            own = [a for a in answers if name in a.logits]
+            pred.classes[name] = head.classes
+            if head.kind == "landmarks":
+                finest = own[-1]
+                decoded = decode_landmarks(finest.logits[name], finest.grid, head.classes)
+                pred.landmarks |= {k: _inside(v, pred.grid) for k, v in decoded.items()}
+            else:
+                labels = label_map(own, name, pred.grid)
+                pred.label_maps[name] = largest_components(labels) if name == "heart" else labels
+
+    def _run(
+        self, quality: Quality, heads: tuple[str, ...], laps: dict[str, float], found: FloatArray, answers: list[Answer]
+    ) -> dict[str, Any]:
+        config = self.model.config
+        return {
+            "package": {"cardiac_ct_fm": __version__, "torch": torch.__version__},
+            "model": config.name,
+            "trunk_sha256": self.model.trunk_sha256(),
+            "provenance": config.provenance,
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "cpus": os.cpu_count(),
+            "quality": quality,
+            "heads": list(heads),
+            "heart_centre_ras": [round(float(v), 2) for v in found],
+            "looks": [
+                {"centre_ras": a.grid.centre_ras.round(2).tolist(), "spacing_mm": a.grid.spacing[0], "shape": list(a.grid.shape)}
+                for a in answers
+            ],
+            "seconds": {k: round(v, 3) for k, v in laps.items()},
+        }
+
+
+def root_centre(seen: Answer) -> FloatArray:
+    """Where the root look belongs, RAS mm: above the hinge points, or above the boundary of LV and aorta."""
+    if "hps" in seen.logits:
+        points = decode_landmarks(seen.logits["hps"], seen.grid, ("RCC", "LCC", "NCC", "RCA", "LCA"))
+        at = [points[k].ras_mm for k in HINGE_POINTS if points[k].found]
+        if len(at) >= 2:
+            middle = np.mean(np.array(at, dtype=np.float64), axis=0)
+            return np.asarray(middle + [0, 0, ROOT_ABOVE_MM])
+    labels = seen.logits["heart"].argmax(0)
+    lv = torch.nn.functional.max_pool3d((labels == HEART_LABELS["LV"]).float()[None, None], 3, 1, 1)[0, 0] > 0
+    boundary = lv & (labels == HEART_LABELS["Aorta"])
+    where = boundary.nonzero().double() if boundary.any() else (labels > 0).nonzero().double()
+    if not len(where):
+        return seen.grid.centre_ras
+    centre: FloatArray = seen.grid.world(where.mean(0).numpy())
+    return centre
+
+
+def cut_off(pred: Prediction) -> list[str]:
+    """A sentence for every heart structure that reaches the edge of the scan or of what was reconstructed."""
+    if "heart" not in pred.label_maps:
+        return []
+    labels = pred.label_maps["heart"]
+    cut = []
+    for value, name in enumerate(pred.classes["heart"], start=1):
+        where = np.argwhere(labels == value)
+        if not len(where):
+            cut.append(f"{name} was not found.")
+            continue
+        margin = np.ceil(EDGE_MM / np.array(pred.grid.spacing))
+        edges = (where.min(0) < margin) | (where.max(0) > np.array(labels.shape) - 1 - margin)
+        if edges.any():
+            cut.append(f"{name} is cut off by the edge of the scan; its volume and what lies there are incomplete.")
+    return cut
+
+
+def _inside(point: Landmark, grid: Grid) -> Landmark:
+    """The point, or the same name as not found where it lies outside of the scan."""
+    if point.ras_mm is None or bool(grid.contains(np.array(point.ras_mm))):
+        return point
+    return Landmark(point.name, False, None, 0.0)
+
+
+class _Clock:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
+        self._last = now
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Float32 matrix products in full precision while predicting, whatever the caller has set."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` takes a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"There is no device called {name!r}; choose auto, cpu, cuda or cuda:0.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("This machine has no CUDA GPU that torch can use; choose --device cpu or auto.")
+    return device

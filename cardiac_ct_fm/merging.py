@@ -1,0 +1,53 @@
+"""One label map on the scan's own grid from looks of different spacing: the finer look rules where it looked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name torch itself documents
+
+from cardiac_ct_fm.geometry import Grid
+from cardiac_ct_fm.label_resampling import resample_logits_to_grid
+from cardiac_ct_fm.looks import Answer
+from cardiac_ct_fm.result import LabelMap
+
+RIM_MM = 8.0
+"""Width of the rim of a finer look over which its answer passes into the coarser one's."""
+
+
+def label_map(answers: Sequence[Answer], head: str, target: Grid) -> LabelMap:
+    """The label map of one head.
+
+    Args:
+        answers: coarse to fine, each with logits of ``head``.
+        head: a segmentation head.
+        target: the scan's lattice.
+
+    Returns:
+        (X, Y, Z) uint8 on ``target``.
+    """
+    labels = resample_logits_to_grid(answers[0].logits[head], answers[0].grid, target)
+    for coarse, fine in zip(answers, answers[1:], strict=False):
+        blended = _blend(coarse.logits[head], coarse.grid, fine.logits[head], fine.grid)
+        labels = resample_logits_to_grid(blended, fine.grid, target, out=labels)
+    return labels
+
+
+def _blend(coarse: torch.Tensor, coarse_grid: Grid, fine: torch.Tensor, fine_grid: Grid) -> torch.Tensor:
+    """Log-probabilities (C, X, Y, Z) on the fine lattice that equal the coarse ones at its rim."""
+    voxel = torch.from_numpy(coarse_grid.voxel(fine_grid.points().astype(np.float64))).float()
+    size = torch.tensor(coarse_grid.shape) - 1
+    place = (voxel / size * 2 - 1).flip(-1)[None]
+    below = F.grid_sample(coarse.softmax(0)[None], place, align_corners=True, padding_mode="border")[0]
+    weight = torch.ones(fine_grid.shape)
+    for axis, (n, spacing) in enumerate(zip(fine_grid.shape, fine_grid.spacing, strict=True)):
+        index = torch.arange(n, dtype=torch.float32)
+        rim = (torch.minimum(index, n - 1 - index) * spacing / RIM_MM).clamp(0, 1)
+        shape = [1, 1, 1]
+        shape[axis] = n
+        weight = torch.minimum(weight, rim.reshape(shape))
+    outside = (place[0].abs() > 1).any(-1)
+    weight = torch.where(outside, torch.ones(()), weight)
+    return (weight * fine.softmax(0) + (1 - weight) * below).clamp_min(1e-7).log()
