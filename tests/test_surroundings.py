@@ -151,6 +151,20 @@ def test_inside_the_heart_there_is_only_fat_to_paint_over():
     assert -130 < hu.median() < 60
 
 
+def test_the_spine_stands_behind_and_to_the_right_of_the_aorta():
+    for seed in range(20):
+        aorta = tuple((-12.0, -58.0, float(z)) for z in range(-150, 40, 10))
+        who = draw_surroundings(torch.Generator().manual_seed(seed), "F", HeartExtent(55.0, -48.0, -50.0, aorta))
+        x, y = who.trunk.midline + 12, who.trunk.spine_y + 58
+        assert x > 5 and y < -5
+        assert 26 < math.hypot(x, y) < 45
+
+
+def test_blood_in_the_lungs_has_the_density_asked_for():
+    who = draw_surroundings(torch.Generator().manual_seed(1), "M", HEART, lung_vessel_hu=333.0)
+    assert who.lungs.vessel == 333.0
+
+
 @pytest.mark.parametrize("shape", [(4, 4, 4), (4, 4, 4, 2), (1, 4, 4, 3)])
 def test_points_that_are_no_grid_are_refused(shape):
     with pytest.raises(ConfigError, match="points have shape"):

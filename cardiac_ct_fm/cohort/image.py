@@ -246,7 +246,7 @@ def _noise(image: Tensor, spacing: float, scanner: ScannerParameters, rng: torch
     g = torch.linspace(0, 0.5 / scanner.slice_mm, 200)
     kept *= float(torch.exp(-((2 * math.pi * sigma_z) ** 2) * g**2).mean())
     spectrum = (plane[:, :, None] * along[None, None, :]).sqrt()
-    grain = torch.fft.irfftn(torch.fft.rfftn(white) * spectrum, s=list(shape))
+    grain: Tensor = torch.fft.irfftn(torch.fft.rfftn(white) * spectrum, s=list(shape))
     grain = grain * (scanner.noise_hu * math.sqrt(kept) / grain.std().clamp_min(1e-6))
     if scanner.texture_hu > 0:
         grain = grain + scanner.texture_hu * torch.randn(shape, generator=rng).to(image.device)

@@ -54,8 +54,8 @@ class LungParameters:
     nodules: tuple[tuple[Triple, float, float], ...]
 
 
-def draw_lungs(rng: torch.Generator, trunk: TrunkParameters) -> LungParameters:
-    """Random lungs for this trunk."""
+def draw_lungs(rng: torch.Generator, trunk: TrunkParameters, vessel_hu: float | None = None) -> LungParameters:
+    """Random lungs for this trunk; the blood in them has ``vessel_hu``, or is drawn when None."""
     x0 = trunk.midline
     carina = (x0 + uniform(rng, -4, 8), trunk.spine_y + uniform(rng, 28, 42), uniform(rng, 55, 78))
     right = (carina[0] + uniform(rng, 34, 44), carina[1] - 2, carina[2] - uniform(rng, 22, 34))
@@ -88,6 +88,7 @@ def draw_lungs(rng: torch.Generator, trunk: TrunkParameters) -> LungParameters:
             radius = uniform(rng, 1.8, 4.5)
             branches.append(((start[0], start[1], start[2]), (bend[0], bend[1], bend[2]), radius))
             branches.append(((bend[0], bend[1], bend[2]), end, 0.65 * radius))
+    contrast = uniform(rng, 60, 550)
     nodules = tuple(
         (
             (x0 + uniform(rng, -130, 130), uniform(rng, -90, 50), uniform(rng, -80, 130)),
@@ -100,7 +101,7 @@ def draw_lungs(rng: torch.Generator, trunk: TrunkParameters) -> LungParameters:
         density=uniform(rng, -920, -780),
         gradient=uniform(rng, 0, 110) if chance(rng, 0.7) else uniform(rng, 110, 250),
         texture=uniform(rng, 5, 30),
-        vessel=uniform(rng, 60, 550),
+        vessel=contrast if vessel_hu is None else vessel_hu,
         vessel_radius=uniform(rng, 1.8, 3.6),
         hila=(right, left),
         branches=tuple(branches),

@@ -102,7 +102,7 @@ def paint_mediastinum(
     for place, radius, value in m.nodes:
         hit = canvas.capsule(place, place, radius)
         if hit is not None:
-            canvas.paint(canvas.cover(hit[1]), value, hit[0])
+            canvas.paint(canvas.cover(torch.minimum(hit[1], -1.5 - heart_distance[hit[0]])), value, hit[0])
     box = canvas.where((canvas.coarse[..., 2] < 45) & (canvas.down(heart_distance) > -20))
     if box is not None:
         part = canvas.window(box)

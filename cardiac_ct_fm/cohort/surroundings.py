@@ -50,13 +50,16 @@ class SurroundingsParameters:
     net: Tensor
 
 
-def draw_surroundings(rng: torch.Generator, sex: str, heart: HeartExtent | None = None) -> SurroundingsParameters:
+def draw_surroundings(
+    rng: torch.Generator, sex: str, heart: HeartExtent | None = None, lung_vessel_hu: float | None = None
+) -> SurroundingsParameters:
     """Draw the surroundings of one patient.
 
     Args:
         rng: a CPU generator; the same state gives the same patient on every machine.
         sex: ``F`` or ``M``.
         heart: how far the heart reaches; the trunk is built around it.
+        lung_vessel_hu: density of the blood in the lungs; drawn when None.
 
     Returns:
         The parameters, tensors on the CPU.
@@ -70,7 +73,7 @@ def draw_surroundings(rng: torch.Generator, sex: str, heart: HeartExtent | None 
     return SurroundingsParameters(
         trunk=trunk,
         bones=bones.draw_bones(rng, sex, trunk),
-        lungs=lungs.draw_lungs(rng, trunk),
+        lungs=lungs.draw_lungs(rng, trunk, lung_vessel_hu),
         abdomen=abdomen.draw_abdomen(rng, trunk),
         mediastinum=mediastinum.draw_mediastinum(rng, trunk),
         shape=smooth_control(rng, 9, SHAPE_NODES),

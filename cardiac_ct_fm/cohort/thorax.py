@@ -25,11 +25,14 @@ class HeartExtent:
         front: largest y of the right ventricle.
         back: smallest y of the left atrium.
         floor: smallest z.
+        aorta: points (x, y, z) on the middle of the descending aorta, from the arch to the abdomen; the spine is put
+            behind and to the right of it. Empty: unknown.
     """
 
     front: float = 55.0
     back: float = -55.0
     floor: float = -52.0
+    aorta: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,15 +89,21 @@ def draw_trunk(rng: torch.Generator, sex: str, heart: HeartExtent) -> TrunkParam
     """A random trunk that has room for this heart."""
     female = sex == "F"
     size = uniform(rng, 0.90, 1.05) * (0.95 if female else 1.03)
-    spine_y = heart.back - uniform(rng, 20, 38)
+    midline, spine_y = uniform(rng, 12, 28), heart.back - uniform(rng, 23, 40)
+    apart, turn = uniform(rng, 27, 34), uniform(rng, 0.35, 1.15)
+    beside = [(x, y) for x, y, z in heart.aorta if -140 < z < 30]
+    if beside:
+        # the vertebrae touch the aorta from behind and from the right
+        midline = sum(x for x, _ in beside) / len(beside) + apart * math.cos(turn)
+        spine_y = min(sum(y for _, y in beside) / len(beside) - apart * math.sin(turn), heart.back - 21)
     front = heart.front + uniform(rng, 4, 18)
     fat = uniform(rng, 4, 18) if chance(rng, 0.6) else uniform(rng, 18, 45)
     floor = heart.floor
     return TrunkParameters(
-        midline=uniform(rng, 12, 28),
+        midline=midline,
         spine_y=spine_y,
-        kyphosis=uniform(rng, 2e-4, 1.4e-3),
-        scoliosis=uniform(rng, -8, 8),
+        kyphosis=uniform(rng, 1e-4, 8e-4),
+        scoliosis=uniform(rng, -6, 6),
         half_width=uniform(rng, 122, 148) * size,
         front=front,
         back=spine_y - uniform(rng, 22, 38),
@@ -197,9 +206,11 @@ def build_trunk(points: Tensor, heart_distance: Tensor, wobble: Tensor, p: Trunk
     radius = (u**e + v**e) ** (1 / e)
     slope = ((u ** (e - 1) / width) ** 2 + (v ** (e - 1) / half) ** 2).sqrt() * radius ** (1 - e)
     cage = ((1 - radius) / slope.clamp(min=1e-3)).clamp(-150, 80) + 2.5 * wobble[0]
-    # far from the heart its distance is saturated and says nothing
-    cage = torch.maximum(cage, heart_distance + p.heart_gap - 20 * (-18 - heart_distance).clamp(min=0))
     depth = ((y - back) / (front - back)).clamp(-0.5, 1.5)
+    # the front wall gives way to the heart; far from it the distance is saturated and says nothing, and behind
+    # there are only vessels, which do not push ribs
+    push = heart_distance + p.heart_gap - 20 * (-18 - heart_distance).clamp(min=0)
+    cage = torch.maximum(cage, push - 200 * (0.45 - depth).clamp(min=0))
     turn = torch.atan2(side / width, (centre - y) / half) / math.pi
 
     posterior = (0.35 - depth).clamp(0, 1) * 2.5
