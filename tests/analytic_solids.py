@@ -160,3 +160,29 @@ class RootPhantom:
 def landmarks(points: dict[str, np.ndarray], confidence: float = 1.0) -> dict[str, Landmark]:
     """Found landmarks at world points."""
     return {name: Landmark(name, True, tuple(float(v) for v in p), confidence) for name, p in points.items()}
+
+
+def beside_a_chamber(lumen: Inside, radius: float, wall: float, half_angle_deg: float = 50.0) -> Inside:
+    """The lumen and, behind a thin wall over part of its circumference (around −x), another chamber."""
+
+    def depth(p: np.ndarray) -> np.ndarray:
+        r = np.hypot(p[:, 0], p[:, 1])
+        turn = np.degrees(np.abs(np.arctan2(p[:, 1], -p[:, 0])))
+        chamber = np.minimum(r - radius - wall, np.radians(half_angle_deg - turn) * r)
+        return np.maximum(lumen(p), np.minimum(chamber, 26.0 - np.abs(p[:, 2])))
+
+    return depth
+
+
+def with_spheres(scan: Volume, centres: np.ndarray, radius: float, hu: float) -> Volume:
+    """The scan with spheres of another density at world points (N, 3); border voxels hold their true share."""
+    data = scan.data.astype(np.float32)
+    points = scan.grid.points().astype(np.float64)
+    offsets = (np.arange(6) + 0.5) / 6 - 0.5
+    sub = np.stack(np.meshgrid(offsets, offsets, offsets, indexing="ij"), -1).reshape(-1, 3) @ scan.affine[:3, :3].T
+    for centre in np.atleast_2d(centres):
+        near = np.linalg.norm(points - centre, axis=-1) < radius + max(scan.grid.spacing)
+        samples = points[near][:, None, :] + sub[None]
+        share = (np.linalg.norm(samples - centre, axis=-1) < radius).mean(axis=1)
+        data[near] = data[near] * (1 - share) + hu * share
+    return Volume(np.round(data).astype(np.int16), scan.affine, scan.source, scan.facts)

@@ -57,7 +57,9 @@ class Points:
         for name in names:
             mark = landmarks.get(name)
             if mark is None or mark.ras_mm is None:
-                points.problems[name] = Finding("landmark_not_found", f"{name} was not found.")
+                points.problems[name] = Finding(
+                    "landmark_not_found", f"{name} was not found. Place it by hand and measure again."
+                )
                 continue
             ras = np.asarray(mark.ras_mm, dtype=np.float64)
             if not bool(grid.contains(ras)):

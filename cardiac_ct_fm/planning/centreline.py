@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 from scipy.interpolate import BSpline, make_smoothing_spline
 
 from cardiac_ct_fm.geometry import FloatArray
 from cardiac_ct_fm.planning.contours import Contour
-from cardiac_ct_fm.planning.edges import MIN_CLEAR_FRACTION
+from cardiac_ct_fm.planning.edges import MIN_CLEAR_FRACTION, SLAB_MM
 from cardiac_ct_fm.planning.planes import Plane, unit
 from cardiac_ct_fm.planning.prior import Prior
 
@@ -45,6 +46,7 @@ END_POINTS = 8
 """Centres that decide how the line goes on beyond its end, and how far it is carried on."""
 
 Trace = Callable[[Plane, Prior], Contour | None]
+Contains = Callable[[FloatArray], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,20 +99,21 @@ class Centreline:
         return self.sections[i] if abs(self.levels[i] - s_mm) <= SECTION_STEP_MM else None
 
 
-def track(annulus: Contour, trace: Trace, down_mm: float, up_mm: float) -> Centreline | None:
+def track(annulus: Contour, trace: Trace, contains: Contains, down_mm: float, up_mm: float) -> Centreline | None:
     """The centreline through an annulus.
 
     Args:
         annulus: the contour in the annulus plane, whose normal points to the aorta.
         trace: finds the lumen in a plane, given what to expect.
+        contains: whether world points (…, 3) lie inside of the scan.
         down_mm: how far to go into the outflow tract.
         up_mm: how far to go into the aorta, along the line.
 
     Returns:
         The line, or None when fewer than four contours were found.
     """
-    below, ended_below = _march(annulus, trace, -1.0, down_mm)
-    above, ended_above = _march(annulus, trace, 1.0, up_mm)
+    below, ended_below = _march(annulus, trace, contains, -1.0, down_mm)
+    above, ended_above = _march(annulus, trace, contains, 1.0, up_mm)
     centres = [c.centroid for c in below[::-1]] + [annulus.centroid] + [c.centroid for c in above]
     if len(centres) < 5:
         return None
@@ -124,13 +127,18 @@ def track(annulus: Contour, trace: Trace, down_mm: float, up_mm: float) -> Centr
     return Centreline(s, ras, tangents, sections, ended_below, ended_above)
 
 
-def _march(annulus: Contour, trace: Trace, sign: float, length_mm: float) -> tuple[list[Contour], str]:
+def _march(
+    annulus: Contour, trace: Trace, contains: Contains, sign: float, length_mm: float
+) -> tuple[list[Contour], str]:
     """Contours every :data:`TRACK_STEP_MM` from the annulus upward (sign 1) or downward (−1), and why they end."""
     direction = annulus.plane.normal
     path = [annulus.centroid]
     last, found = annulus, list[Contour]()
     for _ in range(int(np.ceil(length_mm / TRACK_STEP_MM))):
         plane = Plane.through(path[-1] + sign * TRACK_STEP_MM * direction, direction, annulus.plane.u)
+        ahead = last.ras + sign * (TRACK_STEP_MM + SLAB_MM) * direction
+        if 1.0 - float(contains(ahead).mean()) > MAX_OUTSIDE:
+            return found, "truncated"
         contour = trace(plane, Prior.like(last, plane, CONTOUR_SD_MM, sign > 0.0))
         if contour is None:
             return found, "lost"

@@ -92,7 +92,8 @@ def trace_image(
     smooth, spread = _fourier(edge, clear, path, prior.harmonics)
     smooth = np.maximum(smooth, MIN_RADIUS_MM)
     seen = float((clear >= CLEAR_EDGE).mean())
-    outside = float(np.mean([beyond[k, radii <= smooth[k]].any() for k in range(RAYS)]))
+    # An edge that falls together with the border of the scan is the border's, not the lumen's.
+    outside = float(np.mean([beyond[k, radii <= smooth[k] + EDGE_WIDTH_MM / 2.0].any() for k in range(RAYS)]))
     sd = float(np.hypot(blur, spread / np.sqrt(2 * prior.harmonics + 1)))
     return Contour(plane, smooth, "image", seen, sd, lumen, outside)
 

@@ -131,7 +131,7 @@ def _with_annulus(
     doubt = Doubt.of(plan.points, annulus, lumen, options)
     if annulus_values(sheet, annulus, doubt) and annulus.contour is not None:
         above = options.ascending_mm + ABOVE_MM
-        plan.centreline = track(annulus.contour, lumen.trace, BELOW_MM, above)
+        plan.centreline = track(annulus.contour, lumen.trace, volume.grid.contains, BELOW_MM, above)
     line = plan.centreline
     if line is None:
         lost = Finding("no_centreline", "Without a contour at the annulus the root cannot be followed.")

@@ -118,6 +118,14 @@ class Sampler:
         result: npt.NDArray[np.uint8] = self._sample(ras, order=0, outside=0.0).astype(np.uint8)
         return result
 
+    def voxels(self, ras: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """(N,) float32, the values of the voxels that hold world points (…, 3), each voxel once; none from outside."""
+        index = np.round(self.grid.voxel(ras)).astype(int).reshape(-1, 3)
+        inside = ((index >= 0) & (index < self.grid.shape)).all(axis=1)
+        chosen = np.unique(index[inside], axis=0)
+        result: npt.NDArray[np.float32] = self.data[tuple(chosen.T)].astype(np.float32)
+        return result
+
     def _sample(self, ras: npt.ArrayLike, order: int, outside: float) -> npt.NDArray[np.float32]:
         points = np.asarray(ras, dtype=np.float64)
         ijk = points.reshape(-1, 3) @ self._to_voxel[:3, :3].T + self._to_voxel[:3, 3]
