@@ -99,7 +99,7 @@ def test_liver_is_on_the_right_and_under_the_diaphragm(chest):
 def test_spine_stands_behind_the_heart_and_bone_never_enters_it(chest):
     for who, points, hu, _ in chest:
         x, y, z = points.unbind(-1)
-        column = ((x - who.trunk.midline).abs() < 12) & ((y - who.trunk.spine_y).abs() < 10) & (z.abs() < 90)
+        column = ((x - who.trunk.spine_x).abs() < 12) & ((y - who.trunk.spine_y).abs() < 10) & (z.abs() < 90)
         assert hu[column].mean() > 60
         assert not ((hu > 300) & (heart(points) > 1)).any()
 
@@ -155,7 +155,7 @@ def test_the_spine_stands_behind_and_to_the_right_of_the_aorta():
     for seed in range(20):
         aorta = tuple((-12.0, -58.0, float(z)) for z in range(-150, 40, 10))
         who = draw_surroundings(torch.Generator().manual_seed(seed), "F", HeartExtent(55.0, -48.0, -50.0, aorta))
-        x, y = who.trunk.midline + 12, who.trunk.spine_y + 58
+        x, y = who.trunk.spine_x + 12, who.trunk.spine_y + 58
         assert x > 5 and y < -5
         assert 26 < math.hypot(x, y) < 45
 

@@ -134,8 +134,8 @@ def paint_abdomen(
     inner.paint(lumen, content)
     for sign in (-1.0, 1.0):
         psoas = inner.capsule(
-            (p.midline + sign * 26, p.spine_y, p.dome_middle - 85),
-            (p.midline + sign * 55, p.spine_y + 12, p.dome_middle - 250),
+            (p.spine_x + sign * 26, p.spine_y, p.dome_middle - 85),
+            (p.spine_x + sign * 55, p.spine_y + 12, p.dome_middle - 250),
             17,
         )
         if psoas is not None:

@@ -116,7 +116,7 @@ def paint_spine(canvas: Canvas, grain: tuple[Tensor, Tensor], trunk: TrunkParame
     """Vertebral bodies, discs, canal, arches and processes; ``grain`` are two full-resolution fields of unit noise."""
     lean = 0.5 * trunk.kyphosis * 160.0**2
     box = canvas.box(
-        (trunk.midline - 56, trunk.spine_y - 85, -1e4), (trunk.midline + 56, trunk.spine_y + lean + 30, 1e4)
+        (trunk.spine_x - 56, trunk.spine_y - 85, -1e4), (trunk.spine_x + 56, trunk.spine_y + lean + 30, 1e4)
     )
     if box is None:
         return

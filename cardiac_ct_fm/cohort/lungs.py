@@ -191,7 +191,7 @@ def paint_tubes(canvas: Canvas, heart_distance: Tensor, trunk: TrunkParameters, 
     """Oesophagus, trachea and bronchi, painted where there is no heart."""
     free = canvas.cover(-heart_distance - 1.5)
     offset, ahead, half = g.oesophagus
-    box = canvas.box((trunk.midline - 60, trunk.spine_y - 20, -1e4), (trunk.midline + 40, trunk.spine_y + 80, 1e4))
+    box = canvas.box((trunk.spine_x - 60, trunk.spine_y - 20, -1e4), (trunk.spine_x + 40, trunk.spine_y + 80, 1e4))
     if box is not None:
         x, y, z = canvas.points[box].unbind(-1)
         spine_x, spine_y = spine_axis(z, trunk)

@@ -24,6 +24,7 @@ class HeartExtent:
     Attributes:
         front: largest y of the right ventricle.
         back: smallest y of the left atrium.
+        left: smallest x of the left ventricle.
         floor: smallest z.
         aorta: points (x, y, z) on the middle of the descending aorta, from the arch to the abdomen; the spine is put
             behind and to the right of it. Empty: unknown.
@@ -33,6 +34,7 @@ class HeartExtent:
     back: float = -55.0
     floor: float = -52.0
     aorta: tuple[tuple[float, float, float], ...] = ()
+    left: float = -78.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class TrunkParameters:
 
     Attributes:
         midline: x of the body's middle (the heart lies left of it, so positive).
-        spine_y: y of the vertebral body centre at z = 0.
+        spine_x, spine_y: x and y of the vertebral body centre at z = 0.
         kyphosis: bend of the spine, 1/mm; scoliosis: sideways amplitude.
         half_width: of the cavity; front, back: y of its walls at z = 0; exponent: squareness of its section.
         front_slope: how fast the front wall recedes upwards, mm/mm; belly: how far it bulges below.
@@ -57,6 +59,7 @@ class TrunkParameters:
     """
 
     midline: float
+    spine_x: float
     spine_y: float
     kyphosis: float
     scoliosis: float
@@ -91,20 +94,24 @@ def draw_trunk(rng: torch.Generator, sex: str, heart: HeartExtent) -> TrunkParam
     size = uniform(rng, 0.90, 1.05) * (0.95 if female else 1.03)
     midline, spine_y = uniform(rng, 12, 28), heart.back - uniform(rng, 23, 40)
     apart, turn = uniform(rng, 27, 34), uniform(rng, 0.35, 1.15)
+    spine_x = midline
     beside = [(x, y) for x, y, z in heart.aorta if -140 < z < 30]
     if beside:
         # the vertebrae touch the aorta from behind and from the right
-        midline = sum(x for x, _ in beside) / len(beside) + apart * math.cos(turn)
+        spine_x = sum(x for x, _ in beside) / len(beside) + apart * math.cos(turn)
         spine_y = min(sum(y for _, y in beside) / len(beside) - apart * math.sin(turn), heart.back - 21)
+        midline = min(max(spine_x, 8.0), 30.0)
+        spine_x = min(max(spine_x, midline - 12), midline + 12)
     front = heart.front + uniform(rng, 4, 18)
     fat = uniform(rng, 4, 18) if chance(rng, 0.6) else uniform(rng, 18, 45)
     floor = heart.floor
     return TrunkParameters(
         midline=midline,
+        spine_x=spine_x,
         spine_y=spine_y,
         kyphosis=uniform(rng, 1e-4, 8e-4),
         scoliosis=uniform(rng, -6, 6),
-        half_width=uniform(rng, 122, 148) * size,
+        half_width=max(uniform(rng, 122, 148) * size, midline - heart.left + 10),
         front=front,
         back=spine_y - uniform(rng, 22, 38),
         exponent=uniform(rng, 2.1, 2.8),
@@ -140,7 +147,7 @@ def profile(z: Tensor, knots: list[tuple[float, float]]) -> Tensor:
 
 def spine_axis(z: Tensor, trunk: TrunkParameters) -> tuple[Tensor, Tensor]:
     """The x and y of the middle of the vertebral bodies at height z."""
-    x = trunk.midline + trunk.scoliosis * torch.sin(z * 0.02)
+    x = trunk.spine_x + trunk.scoliosis * torch.sin(z * 0.02)
     # the chest curve is most posterior near T7, about 20 mm above the heart's centre
     y = trunk.spine_y + 0.5 * trunk.kyphosis * ((z - 20) ** 2).clamp(max=160.0**2)
     return x, y
