@@ -234,7 +234,11 @@ class Predictor:
             "heads": list(heads),
             "heart_centre_ras": [round(float(v), 2) for v in found],
             "looks": [
-                {"centre_ras": a.grid.centre_ras.round(2).tolist(), "spacing_mm": a.grid.spacing[0], "shape": list(a.grid.shape)}
+                {
+                    "centre_ras": a.grid.centre_ras.round(2).tolist(),
+                    "spacing_mm": a.grid.spacing[0],
+                    "shape": list(a.grid.shape),
+                }
                 for a in answers
             ],
             "seconds": {k: round(v, 3) for k, v in laps.items()},

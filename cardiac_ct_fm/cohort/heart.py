@@ -15,7 +15,7 @@ from cardiac_ct_fm.anatomy import HEADS, LANDMARKS
 from cardiac_ct_fm.cohort.patient import Patient
 from cardiac_ct_fm.cohort.root import RootShape, build_root
 from cardiac_ct_fm.cohort.templates import Template, load_template
-from cardiac_ct_fm.cohort.vessels import ARCH_APEX, ARCH_NORMAL, Tube, coronary_tubes, great_vessels
+from cardiac_ct_fm.cohort.vessels import ARCH_NORMAL, Tube, coronary_tubes, great_vessels
 from cardiac_ct_fm.cohort.warp import Warp, bspline_upsample, rotation, sample_cube
 
 MYO, LA, LV, RA, RV, AORTA, PA = range(7)
@@ -68,6 +68,7 @@ class DigitalHeart:
         landmarks: body mm (3,) of every landmark.
         plane: hinge-point plane in template mm as (normal (3,), offset).
         grain: (3, n, n, n) smooth random fields of about unit SD over :data:`TEXTURE_MM`.
+        arch_apex: (3,) template mm, top of the aortic arch.
     """
 
     patient: Patient
@@ -81,6 +82,7 @@ class DigitalHeart:
     landmarks: dict[str, Tensor]
     plane: tuple[Tensor, float]
     grain: Tensor
+    arch_apex: Tensor
 
     def texture(self, points: Tensor) -> Tensor:
         """Smooth random fields (3, N) at body points (X, Y, Z, 3): mixing of contrast, trabeculae, valve bulge."""
@@ -88,6 +90,11 @@ class DigitalHeart:
             return sample_cube(self.grain, points, TEXTURE_MM).reshape(-1, 3).T
         coarse = sample_cube(self.grain, points[::2, ::2, ::2], TEXTURE_MM).permute(3, 0, 1, 2)
         return F.interpolate(coarse[None], size=points.shape[:3], mode="trilinear")[0].reshape(3, -1)
+
+    def before_arch(self, q: Tensor) -> Tensor:
+        """Signed distance (N,) of template points to the plane where the label Aorta ends, positive before it."""
+        normal = torch.tensor(ARCH_NORMAL, device=q.device)
+        return (q - self.arch_apex) @ normal / normal.norm()
 
     def local(self, q: Tensor) -> Tensor:
         """Root-frame coordinates of template points (N, 3)."""
@@ -108,9 +115,7 @@ class DigitalHeart:
         x, y, z = q.unbind(-1)
         label[RA] = torch.minimum(label[RA], torch.minimum(z - LABEL_RA_Z_MM[0], LABEL_RA_Z_MM[1] - z))
         label[LA] = torch.minimum(label[LA], torch.minimum(x - LABEL_LA_X_MM[0], LABEL_LA_X_MM[1] - x))
-        normal = torch.tensor(ARCH_NORMAL, device=q.device)
-        beyond = ((q - torch.tensor(ARCH_APEX, device=q.device)) @ normal) / normal.norm()
-        label[AORTA] = torch.where(z > -70, torch.minimum(label[AORTA], beyond), label[AORTA])
+        label[AORTA] = torch.where(z > -70, torch.minimum(label[AORTA], self.before_arch(q)), label[AORTA])
         return Fields(d, label, near, local, lumen)
 
     def _with_root(self, d: Tensor, local: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,9 +148,11 @@ class DigitalHeart:
         """A thin wall between outflow tract and right heart from MS1 down to the muscular crest MS2."""
         root, scale = self.patient.root, self.shape.scale
         top = root.septum_top_mm * scale
-        crest = (min(root.septum_top_mm, 0.0) - root.septum_height_mm) * scale
+        crest = root.septum_crest_mm * scale
         sideways = torch.deg2rad((azimuth - root.septum_deg + 180) % 360 - 180).abs() * wall
-        window = torch.minimum(root.septum_width_mm * scale / 2 - sideways, torch.minimum(height - crest, top + 2.5 - height))
+        window = torch.minimum(
+            root.septum_width_mm * scale / 2 - sideways, torch.minimum(height - crest, top + 2.5 - height)
+        )
         patch = torch.minimum(torch.minimum(window, 9.0 - outside), outside - root.septum_mm * scale)
         valve = crest + 0.45 * (top - crest)
         d[RA] = torch.maximum(d[RA], torch.minimum(patch, height - valve))
@@ -176,10 +183,20 @@ def build_heart(patient: Patient, device: torch.device | str = "cpu") -> Digital
     normal = normal / normal.norm() * torch.sign(normal @ template.root_axes[2])
     points = torch.stack([in_template[k] for k in LANDMARKS])
     body = warp.to_body(points)
+    size = float(torch.linalg.det(linear)) ** (-1 / 3)
+
+    def place(control: Tensor) -> Tensor:
+        """Far from the heart vessels follow the body, not the heart's pose."""
+        away = _smooth(((control - warp.centre).norm(dim=-1, keepdim=True) - 60) / 60)
+        upright = warp.to_template((control - warp.centre) * size)
+        return (1 - away) * control + away * upright
+
+    tubes, apex = great_vessels(patient.vessel_shift, patient.vessel_scale, ascending, place)
     heart = DigitalHeart(
         patient, template, warp, shape, offsets, epicardium,
-        tuple(great_vessels(patient.vessel_shift, patient.vessel_scale, ascending)), (),
+        tuple(tubes), (),
         dict(zip(LANDMARKS, body, strict=True)), (normal, float(hinge.mean(0) @ normal)), _grain(patient.seed),
+        apex,
     )  # fmt: skip
     coronaries = _coronaries(heart, in_template)
     return _moved(heart, coronaries, device)
@@ -190,7 +207,7 @@ def _moved(heart: DigitalHeart, coronaries: list[Tube], device: torch.device | s
         heart.patient, heart.template.to(device), heart.warp.to(device), heart.shape.to(device),
         heart.offsets.to(device), heart.epicardium, tuple(t.to(device) for t in heart.tubes),
         tuple(t.to(device) for t in coronaries), heart.landmarks, (heart.plane[0].to(device), heart.plane[1]),
-        heart.grain.to(device),
+        heart.grain.to(device), heart.arch_apex.to(device),
     )  # fmt: skip
 
 
@@ -260,8 +277,6 @@ def _push_out(heart: DigitalHeart, points: Tensor, clear_mm: float) -> Tensor:
         d[MYO] += heart.epicardium
         return d.max(0).values
 
-    gradient = torch.stack(
-        [depth(points + step * e) - depth(points - step * e) for e in torch.eye(3)], -1
-    ) / (2 * step)
+    gradient = torch.stack([depth(points + step * e) - depth(points - step * e) for e in torch.eye(3)], -1) / (2 * step)
     excess = (depth(points) + clear_mm).clamp(0, 6)
     return -excess[:, None] * gradient / gradient.norm(dim=-1, keepdim=True).clamp_min(0.3)

@@ -37,6 +37,10 @@ BY_SEX: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
 MYOCARDIAL_DENSITY = 1.05
 """g/mL, the value with which cardiac CT and MRI convert volume to mass."""
 
+WARPED: tuple[str, ...] = ("annulus_mm", "sinus_mm", "lvot_area_mm2", "lca_height_mm", "rca_height_mm")
+OWN_SHARE = 0.85
+"""These measures are drawn with 0.85 of their published SD: the smooth deformation of the heart adds the rest (measured)."""
+
 CUSP_DEGREES: dict[str, float] = {"RCC": 85.0, "NCC": 205.0, "LCC": 325.0}
 """Mean azimuth of the cusps in the root frame (0° left, 90° anterior), of the real template hearts."""
 
@@ -77,6 +81,11 @@ class Root:
     septum_width_mm: float
     septum_mm: float
     calcium: NDArray[np.float64]
+
+    @property
+    def septum_crest_mm(self) -> float:
+        """Height of the muscular crest (MS2), below the annulus and at least 2 mm below MS1."""
+        return min(-self.septum_height_mm, self.septum_top_mm - 2.0)
 
 
 @dataclass(frozen=True)
@@ -147,7 +156,8 @@ def draw_patient(seed: int, sex: Sex | None = None, *, strength: float = 1.0) ->
         """A published measure, correlated with body size by ``link``, kept within ±2.5 SD."""
         mean, spread = BY_SEX[name][column]
         z = link * body + math.sqrt(1 - link**2) * rng.normal()
-        return mean + spread * float(np.clip(z, -2.5, 2.5))
+        share = OWN_SHARE if name in WARPED else 1.0
+        return mean + spread * share * float(np.clip(z, -2.5, 2.5))
 
     annulus = sized("annulus_mm", 0.7)
     root = _draw_root(rng, annulus, sized, strength)
@@ -174,7 +184,7 @@ def draw_patient(seed: int, sex: Sex | None = None, *, strength: float = 1.0) ->
             "LV": sized("lv_ml"),
             "Myo": sized("lv_mass_g") / MYOCARDIAL_DENSITY,
             "RV": sized("rv_ml"),
-            "LA": sized("la_ml", 0.2) * (1.0 + (rng.random() < 0.3) * rng.uniform(0, 0.5) * strength),
+            "LA": sized("la_ml", 0.2) * (1.0 + (rng.random() < 0.15) * rng.uniform(0, 0.35) * strength),
             "RA": sized("la_ml", 0.2) * 1.15,
         },
         vessel_shift=rng.normal(0, 4.0, (40, 3)),
@@ -215,7 +225,7 @@ def _draw_root(rng: np.random.Generator, annulus: float, sized: object, strength
     rotate = rng.normal(0, 9)
     cusp_deg = {k: v + rotate + rng.normal(0, 4) for k, v in CUSP_DEGREES.items()}
     commissures = tuple(float(c) for c in stj_height * np.clip(rng.normal(0.98, 0.07, 3), 0.8, 1.15))
-    high = rng.random() < 0.15 * strength
+    high = rng.random() < 0.08 * strength
     heights = {
         "RCA": float(np.clip(sized("rca_height_mm", 0.3) + (rng.uniform(2, 9) if high else 0), 6, 30)),
         "LCA": float(np.clip(sized("lca_height_mm", 0.3) + (rng.uniform(1, 5) if rng.random() < 0.1 else 0), 5, 26)),
@@ -223,7 +233,7 @@ def _draw_root(rng: np.random.Generator, annulus: float, sized: object, strength
     right_noncoronary = (cusp_deg["RCC"] + cusp_deg["NCC"]) / 2
     return Root(
         annulus_mm=annulus,
-        ellipticity=float(np.clip(rng.normal(1.29, 0.1), 1.03, 1.6)),
+        ellipticity=float(np.clip(rng.normal(1.28, OWN_SHARE * 0.1), 1.03, 1.6)),
         ellipse_deg=float(rng.normal(15, 15)),
         sinus_mm=sinus,
         stj_mm=stj,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cardiac_ct_fm.cohort.heart import AORTA, LA, LV, MYO, NAMES, PA, RA, RV, DigitalHeart, Fields
 from cardiac_ct_fm.cohort.valve import calcium, leaflets
-from cardiac_ct_fm.cohort.vessels import ARCH_APEX, ARCH_NORMAL, Tube
+from cardiac_ct_fm.cohort.vessels import Tube
 
 CELL = 4
 """Edge in voxels of the blocks in which it is decided whether a tube comes near."""
@@ -96,7 +96,7 @@ def render(
     arch = tubes[0].reshape(-1)
     blood = fields.blood
     blood[AORTA] = torch.maximum(blood[AORTA], arch)
-    label = _label(fields, arch, flat).reshape(shape)
+    label = _label(heart, fields, arch, flat).reshape(shape)
     distance = blood.max(0).values
     for tube in tubes[1:]:
         distance = torch.maximum(distance, tube.reshape(-1))
@@ -123,6 +123,14 @@ def render(
     )
 
 
+def heart_labels(heart: DigitalHeart, points: Tensor, voxel_mm: float) -> Tensor:
+    """Only the heart label map (X, Y, Z) uint8 of a grid, without painting an image."""
+    q = heart.warp.to_template(points)
+    arch = tube_field(heart.tubes[:1], q, voxel_mm * heart.shape.scale)[0].reshape(-1)
+    flat = q.reshape(-1, 3)
+    return _label(heart, heart.fields(flat), arch, flat).reshape(points.shape[:3])
+
+
 def _near_valve(heart: DigitalHeart, fields: Fields) -> Tensor:
     """Which of the points near the root lie at the valve (leaflets, calcium), as indices into ``fields.root``."""
     top = (max(heart.patient.root.commissure_z_mm) + 6) * heart.shape.scale
@@ -130,11 +138,10 @@ def _near_valve(heart: DigitalHeart, fields: Fields) -> Tensor:
     return ((fields.lumen > -4) & (height > -8) & (height < top)).nonzero()[:, 0]
 
 
-def _label(fields: Fields, arch: Tensor, q: Tensor) -> Tensor:
+def _label(heart: DigitalHeart, fields: Fields, arch: Tensor, q: Tensor) -> Tensor:
     """The heart label map, flat, uint8."""
     label = fields.label
-    normal = torch.tensor(ARCH_NORMAL, device=q.device)
-    before = ((q - torch.tensor(ARCH_APEX, device=q.device)) @ normal) / normal.norm()
+    before = heart.before_arch(q)
     label[AORTA] = torch.maximum(label[AORTA], torch.where(q[:, 2] > -62, torch.minimum(arch, before), arch * 0 - 25))
     best = label.max(0)
     return torch.where(best.values > 0, best.indices + 1, torch.zeros_like(best.indices)).to(torch.uint8)

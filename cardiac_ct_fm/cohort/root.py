@@ -80,7 +80,7 @@ class RootShape:
             points[name] = self.wall_point(root.ostium_deg[name], height * s)
         top = root.septum_top_mm
         points["MS1"] = self.wall_point(root.septum_deg, top * s)
-        points["MS2"] = self.wall_point(root.septum_deg, (min(top, 0.0) - root.septum_height_mm) * s)
+        points["MS2"] = self.wall_point(root.septum_deg, root.septum_crest_mm * s)
         return points
 
     def to(self, device: torch.device | str) -> RootShape:
@@ -136,12 +136,24 @@ def build_root(root: Root, centreline: Tensor, scale: float) -> RootShape:
     foot = FLARE * attachment
     rise = (height[None] - foot[:, None]) / (top - foot[:, None]).clamp_min(1.0)
     shape = torch.sin(math.pi * rise.clamp(0, 1) ** 0.85).clamp_min(0) ** 1.2 * size[:, None]
-    level = int(torch.argmin((height - 0.45 * root.stj_height_mm).abs()))
-    missing = root.sinus_mm / 2 - float(base[:-1, level].mean())
-    bulge = max(missing, 0.5) / float(shape[:-1, level].mean())
+    bulge = _bulge(base, shape, height, root)
     knots = torch.arange(0, 31, 2.0)
     centre = torch.stack([_interp(height * scale, knots, centreline[:, k]) for k in range(2)], -1)
     return RootShape((base + bulge * shape) * scale, attachment * scale, rim, centre, scale, root)
+
+
+def _bulge(base: Tensor, shape: Tensor, height: Tensor, root: Root) -> float:
+    """Depth of the sinuses (mm) that gives the wanted mean diameter at the widest level, by bisection."""
+    inside = (height > 3) & (height < root.stj_height_mm)
+    half = AZIMUTHS // 2
+    low, high = 0.3, 12.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        radius = (base + middle * shape)[:-1, inside]
+        across = radius[:half] + radius[half:]
+        widest = float(((across.max(0).values + across.min(0).values) / 2).max())
+        low, high = (middle, high) if widest < root.sinus_mm else (low, middle)
+    return (low + high) / 2
 
 
 def _interp(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:

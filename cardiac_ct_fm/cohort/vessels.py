@@ -7,6 +7,7 @@ spine, superior vena cava right of the ascending aorta) and each patient moves a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,13 +53,35 @@ GREAT_VESSELS: dict[str, tuple[str, tuple[tuple[float, float, float, float], ...
     "arch": (
         "Aorta",
         (
-            (18, 8, -56, 15.5), (22, 7, -44, 15.5), (18, 1, -26, 14.5), (6, -17, -13, 14), (-8, -40, -21, 13),
-            (-14, -55, -42, 12.5), (-14, -61, -80, 12), (-11, -63, -120, 12), (-6, -64, -170, 11.5), (-2, -62, -300, 10),
+            (18, 8, -56, 15.5),
+            (22, 7, -44, 15.5),
+            (18, 1, -26, 14.5),
+            (6, -17, -13, 14),
+            (-8, -40, -21, 13),
+            (-14, -55, -42, 12.5),
+            (-14, -61, -80, 12),
+            (-11, -63, -120, 12),
+            (-6, -64, -170, 11.5),
+            (-2, -62, -300, 10),
         ),
     ),
-    "SVC": ("SVC", ((27, -6, -82, 9), (28, -7, -66, 9), (27, -6, -45, 8.5), (25, -2, -20, 8.5), (20, 8, 2, 8), (-15, 18, 22, 7), (-45, 10, 35, 6))),
+    "SVC": (
+        "SVC",
+        (
+            (27, -6, -82, 9),
+            (28, -7, -66, 9),
+            (27, -6, -45, 8.5),
+            (25, -2, -20, 8.5),
+            (20, 8, 2, 8),
+            (-15, 18, 22, 7),
+            (-45, 10, 35, 6),
+        ),
+    ),
     "right_subclavian": ("SVC", ((20, 8, 2, 7), (40, 4, 20, 6), (75, -5, 40, 5))),
-    "IVC": ("IVC", ((27, -8, -132, 10), (26, -16, -146, 11), (22, -26, -170, 12), (18, -34, -210, 12), (14, -40, -300, 11))),
+    "IVC": (
+        "IVC",
+        ((27, -8, -132, 10), (26, -16, -146, 11), (22, -26, -170, 12), (18, -34, -210, 12), (14, -40, -300, 11)),
+    ),
     "innominate": ("Aorta", ((11, -8, -13, 6), (14, -4, 10, 6), (26, 2, 40, 5))),
     "left_carotid": ("Aorta", ((3, -20, -10, 4), (0, -16, 12, 3.5), (-4, -10, 45, 3.5))),
     "left_subclavian": ("Aorta", ((-5, -34, -13, 5), (-9, -34, 12, 4.5), (-22, -30, 45, 4.5))),
@@ -71,7 +94,8 @@ GREAT_VESSELS: dict[str, tuple[str, tuple[tuple[float, float, float, float], ...
 }
 """Courses as (x, y, z, radius) in template mm, and the compartment whose blood they carry."""
 
-ARCH_APEX: tuple[float, float, float] = (6, -17, -13)
+ARCH_APEX_POINT = 3
+ARCH_APEX: tuple[float, float, float] = GREAT_VESSELS["arch"][1][ARCH_APEX_POINT][:3]
 ARCH_NORMAL: tuple[float, float, float] = (0.35, 0.93, 0.1)
 """The label Aorta (root and ascending aorta) ends at the plane through the arch's apex with this normal."""
 
@@ -92,32 +116,43 @@ def tube(name: str, blood: str, control: NDArray[np.float64]) -> Tube:
     return Tube(name, blood, curve[:, :3].contiguous(), curve[:, 3].contiguous())
 
 
-def great_vessels(shift: NDArray[np.float64], calibre: NDArray[np.float64], ascending_radius: float) -> list[Tube]:
-    """The patient's great vessels.
+def great_vessels(
+    shift: NDArray[np.float64],
+    calibre: NDArray[np.float64],
+    ascending_radius: float,
+    place: Callable[[Tensor], Tensor],
+) -> tuple[list[Tube], Tensor]:
+    """The patient's great vessels, and the top of his aortic arch (3,) in template mm.
 
     Args:
         shift: (40, 3) mm, jitter of control points; the first one of each vessel, which joins the heart, moves half as much.
         calibre: (10,) factors on the radii.
         ascending_radius: radius of the ascending aorta in template mm; the arch starts with it.
+        place: where control points (n, 3) of the template heart belong in this patient, template mm.
     """
     tubes = []
+    apex = torch.tensor(ARCH_APEX)
     row = 0
     for index, (name, (blood, course)) in enumerate(GREAT_VESSELS.items()):
         control = np.array(course, float)
         moved = shift[(row + np.arange(len(course))) % len(shift)].copy()
         moved[:2] *= 0.4
-        control[:, :3] += moved
+        control[:, :3] = place(torch.from_numpy(control[:, :3] + moved).float()).double().numpy()
         control[:, 3] *= calibre[index % len(calibre)]
         if name == "arch":
             blend = np.linspace(1, 0, len(control)) ** 0.5
             control[:, 3] = blend * ascending_radius + (1 - blend) * control[:, 3]
+            apex = torch.from_numpy(control[ARCH_APEX_POINT, :3]).float()
         tubes.append(tube(name, blood, control))
         row += len(course)
-    return tubes
+    return tubes, apex
 
 
 def coronary_tubes(
-    courses: dict[str, Tensor], starts: dict[str, tuple[Tensor, Tensor]], diameters_mm: dict[str, float], scale: float,
+    courses: dict[str, Tensor],
+    starts: dict[str, tuple[Tensor, Tensor]],
+    diameters_mm: dict[str, float],
+    scale: float,
     right_dominant: bool,
 ) -> list[Tube]:
     """The patient's coronary arteries.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name torch itself documents
 from torch import Tensor
@@ -36,12 +38,23 @@ def dice_ce(logits: Tensor, target: Tensor, *, weights: Tensor | None = None) ->
     return entropy + (1 - dice)[present].mean()
 
 
-def partial_label_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+POINT_WEIGHT = 20.0
+"""Weight of a sphere's voxels against the background's in the cross-entropy of landmark heads.
+
+A sphere of 4 mm fills 0.1 % of a 64³ look at 1 mm. With weight 1 the spheres were still unlearned after 600 steps
+(loss 1.03, a Dice near 0); five spheres at 20 weigh a tenth of the background.
+"""
+
+
+def partial_label_loss(
+    logits: dict[str, Tensor], targets: dict[str, Tensor], points: Collection[str] = ("hps", "ms")
+) -> tuple[Tensor, dict[str, float]]:
     """Sum of :func:`dice_ce` over the heads that have a target.
 
     Args:
         logits: (B, C, X, Y, Z) per head.
         targets: (B, X, Y, Z) per labelled head.
+        points: the heads that are landmark heads; their classes weigh :data:`POINT_WEIGHT` in the cross-entropy.
 
     Returns:
         The loss, and each head's part as a number.
@@ -49,6 +62,12 @@ def partial_label_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) ->
     Raises:
         KeyError: a target has no logits.
     """
-    parts = {head: dice_ce(logits[head], target) for head, target in targets.items()}
+    parts = {}
+    for head, target in targets.items():
+        weights = None
+        if head in points:
+            weights = torch.full((logits[head].shape[1],), POINT_WEIGHT, device=target.device)
+            weights[0] = 1.0
+        parts[head] = dice_ce(logits[head], target, weights=weights)
     total = torch.stack(list(parts.values())).sum()
     return total, {head: float(part.detach()) for head, part in parts.items()}

@@ -1,0 +1,1 @@
+"""Measurements: accuracy on held-out digital patients, heads on other trunks, speed."""

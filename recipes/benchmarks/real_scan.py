@@ -1,0 +1,88 @@
+"""Agreement with TotalSegmentator on the one real scan that is shipped (n = 1; its masks are automatic, not truth).
+
+    python -m recipes.benchmarks.real_scan --model cardiac_swin_tiny
+
+Region of the ascending aorta: within 30 mm of, and 0–60 mm along, the line from the centre of ``annulus_proper`` to
+that of ``sinotubular_junction``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import cc3d
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS
+from cardiac_ct_fm.inference import Predictor
+from cardiac_ct_fm.result import Prediction
+
+SCAN = Path(__file__).parents[2] / "examples" / "data" / "ts-aorta-cta"
+REGION_RADIUS_MM, REGION_LENGTH_MM = 30.0, 60.0
+
+
+def agreement(pred: Prediction, folder: Path = SCAN) -> dict[str, Any]:
+    """Figures of a prediction on the demonstration scan; a figure that cannot be made is None."""
+    grid = pred.grid
+    world = grid.points().astype(np.float64)
+
+    def mask(name: str) -> NDArray[np.bool_]:
+        return np.asarray(nib.load(folder / f"{name}.nii.gz").dataobj) > 0
+
+    disc, junction = world[mask("annulus_proper")], world[mask("sinotubular_junction")]
+    centre = disc.mean(0)
+    axis = junction.mean(0) - centre
+    axis /= np.linalg.norm(axis)
+    normal = np.linalg.svd(disc - centre, full_matrices=False)[2][2]
+    along = (world - centre) @ axis
+    away = np.linalg.norm(world - centre - along[..., None] * axis, axis=-1)
+    region = (along >= 0) & (along <= REGION_LENGTH_MM) & (away <= REGION_RADIUS_MM)
+    heart = pred.segmentation("heart")
+    ours, theirs = (heart == HEART_LABELS["Aorta"]) & region, mask("aorta") & region
+    result: dict[str, Any] = {
+        "ascending_aorta_dice": 2 * float((ours & theirs).sum()) / float(ours.sum() + theirs.sum()),
+        "volumes_ml": {n: round(float((heart == v).sum()) * grid.voxel_mm3 / 1000, 1) for n, v in HEART_LABELS.items()},
+        "components": {
+            n: int(cc3d.connected_components(heart == v, return_N=True)[1]) for n, v in HEART_LABELS.items()
+        },
+        "landmarks": {n: (round(p.confidence, 2) if p.found else None) for n, p in pred.landmarks.items()},
+        "circle_centre_mm": None,
+        "plane_deg": None,
+    }
+    hinge = [pred.landmarks[n].ras_mm for n in HINGE_POINTS]
+    if all(p is not None for p in hinge):
+        points = np.array(hinge, dtype=np.float64)
+        middle, turned = circle(points)
+        result["circle_centre_mm"] = float(np.linalg.norm(middle - centre))
+        result["plane_deg"] = float(np.degrees(np.arccos(min(1.0, abs(float(turned @ normal))))))
+    return result
+
+
+def circle(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centre (3,) and unit normal (3,) of the circle through three points (3, 3)."""
+    a, b = points[1] - points[0], points[2] - points[0]
+    normal = np.cross(a, b)
+    centre = points[0] + np.cross((a @ a) * b - (b @ b) * a, normal) / (2 * normal @ normal)
+    return centre, normal / np.linalg.norm(normal)
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="cardiac_swin_tiny")
+    parser.add_argument("--quality", default="standard")
+    parser.add_argument("--out", type=Path, help="save the prediction here")
+    args = parser.parse_args()
+    pred = Predictor(args.model, device="cpu")(SCAN / "ct_cropped.nii.gz", quality=args.quality)
+    if args.out:
+        pred.save(args.out)
+    print(json.dumps(agreement(pred), indent=1))
+
+
+if __name__ == "__main__":
+    main()
