@@ -1,0 +1,171 @@
+"""``evaluate``: a model on scans with references, measured as the field measures, resumable, compared with another.
+
+Every scan goes through the whole :class:`~cardiac_ct_fm.inference.Predictor`, as a user's scan does. Scores of a scan
+are written as soon as they are known, so a stopped run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cardiac_ct_fm import __version__
+from cardiac_ct_fm.errors import ImageError, UsageError
+from cardiac_ct_fm.files import write_json
+from cardiac_ct_fm.inference import Predictor, Quality
+from cardiac_ct_fm.model import CardiacCTModel
+from cardiac_ct_fm.training.case_scores import Row, predictable, read_rows, score_case, write_rows
+from cardiac_ct_fm.training.scans import LabelledScan
+from cardiac_ct_fm.training.summary import summarise
+
+Progress = Callable[[str, int, int], None]
+"""Called with (scan, scans done, scans in all)."""
+
+
+@dataclass(frozen=True)
+class ScanSource:
+    """Scans that are made or read one at a time.
+
+    Attributes:
+        name: what they are, for the summary.
+        keys: one per scan, unique; also its file name.
+        load: key → scan with references.
+        facts: whatever has to be the same for two evaluations to be comparable, plain JSON types.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    load: Callable[[str], LabelledScan]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        rows: every score of every scan.
+        summary: pooled figures, plain JSON types.
+        folder: where they were written, or None.
+    """
+
+    rows: list[Row]
+    summary: dict[str, Any]
+    folder: Path | None = None
+
+
+def evaluate(
+    model: str | Path | CardiacCTModel,
+    data: ScanSource,
+    out: str | Path | None = None,
+    *,
+    heads: Sequence[str] | None = None,
+    quality: Quality = "standard",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Predict and score all scans.
+
+    A scan that the predictor refuses (no heart found) counts as missed in everything that was asked of it.
+
+    Args:
+        model: a name, a folder, a Hub repository or a loaded model.
+        data: the scans.
+        out: folder for ``scores.csv``, ``summary.json`` and ``cases/``; an interrupted run in it goes on.
+        heads: heads to measure; all of the model's that have a reference when None.
+        quality: as in prediction.
+        device: as in prediction.
+        progress: called after every scan.
+
+    Raises:
+        UsageError: no scans, an unknown head, or ``out`` holds an evaluation of something else.
+        DataError: a reference does not fit its scan or the model's classes.
+        OutputError: the folder cannot be written.
+    """
+    if not data.keys:
+        raise UsageError(f"{data.name} holds no scans to evaluate on; name at least one.")
+    predictor = Predictor(model, device)
+    chosen = list(heads) if heads is not None else [h.name for h in predictor.model.config.heads]
+    for head in chosen:
+        predictor.model.config.head(head)
+    run = _run(predictor.model, data, chosen, quality)
+    folder = None if out is None else _opened(Path(out), run)
+    rows: list[Row] = []
+    failed: dict[str, str] = {}
+    for number, key in enumerate(data.keys, start=1):
+        own, why = _case(predictor, data, key, chosen, quality, folder)
+        rows += own
+        if why is not None:
+            failed[key] = why
+        if progress is not None:
+            progress(key, number, len(data.keys))
+    summary = {**run, **summarise(rows, failed)}
+    if folder is not None:
+        write_rows(folder / "scores.csv", rows)
+        write_json(folder / "summary.json", summary)
+    return Evaluation(rows, summary, folder)
+
+
+def _case(
+    predictor: Predictor, data: ScanSource, key: str, heads: Sequence[str], quality: Quality, folder: Path | None
+) -> tuple[list[Row], str | None]:
+    """Scores of one scan, and why there was no prediction; read back where they are there already."""
+    scores = None if folder is None else folder / "cases" / f"{key}.csv"
+    reason = None if folder is None else folder / "cases" / f"{key}.failed.json"
+    if scores is not None and reason is not None and scores.exists():
+        why = json.loads(reason.read_text(encoding="utf-8"))["reason"] if reason.exists() else None
+        return read_rows(scores), why
+    scan = data.load(key)
+    wanted = predictable(heads, scan)
+    why = None
+    try:
+        prediction = predictor(scan.volume, heads=wanted, quality=quality) if wanted else None
+    except ImageError as error:
+        prediction, why = None, str(error)
+    rows = score_case(scan, prediction, heads)
+    if scores is not None and reason is not None:
+        if why is not None:
+            write_json(reason, {"reason": why})
+        write_rows(scores, rows)
+    return rows, why
+
+
+def _run(model: CardiacCTModel, data: ScanSource, heads: Iterable[str], quality: Quality) -> dict[str, Any]:
+    """What identifies an evaluation: two with the same content give the same figures."""
+    weights = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return {
+        "cardiac_ct_fm": __version__,
+        "model": model.config.name,
+        "weights_sha256": weights.hexdigest(),
+        "provenance": model.config.provenance,
+        "heads": list(heads),
+        "quality": quality,
+        "data": {"name": data.name, "scans": len(data.keys), **data.facts},
+    }
+
+
+def _opened(folder: Path, run: dict[str, Any]) -> Path:
+    """The folder of this evaluation, made or found again.
+
+    Raises:
+        UsageError: it holds an evaluation of another model or of other data.
+    """
+    note = folder / "evaluation.json"
+    if note.exists():
+        before = json.loads(note.read_text(encoding="utf-8"))
+        other = [key for key in run if key != "data" and before.get(key) != run[key]]
+        if before["data"]["name"] != run["data"]["name"]:
+            other.append("data")
+        if other:
+            raise UsageError(
+                f"{folder} holds an evaluation with another {' and '.join(other)}; choose another folder or remove it."
+            )
+    write_json(note, run)
+    return folder
