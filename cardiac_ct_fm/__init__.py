@@ -28,7 +28,8 @@ from cardiac_ct_fm.errors import (
 
 if TYPE_CHECKING:
     from cardiac_ct_fm.inference import Predictor
-    from cardiac_ct_fm.model import CardiacCTModel, create_model, export_pretrained, from_pretrained
+    from cardiac_ct_fm.model import CardiacCTModel, create_model, from_pretrained
+    from cardiac_ct_fm.publish import export_pretrained
     from cardiac_ct_fm.registry import list_models, model_info
     from cardiac_ct_fm.training.finetune import finetune
 
@@ -38,7 +39,7 @@ _HOMES = {
     "CardiacCTModel": "cardiac_ct_fm.model",
     "Predictor": "cardiac_ct_fm.inference",
     "create_model": "cardiac_ct_fm.model",
-    "export_pretrained": "cardiac_ct_fm.model",
+    "export_pretrained": "cardiac_ct_fm.publish",
     "finetune": "cardiac_ct_fm.training.finetune",
     "from_pretrained": "cardiac_ct_fm.model",
     "list_models": "cardiac_ct_fm.registry",

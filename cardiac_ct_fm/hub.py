@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cardiac_ct_fm.errors import WeightsError
+from cardiac_ct_fm.errors import OutputError, WeightsError
 
 
 @dataclass(frozen=True)
@@ -117,3 +117,40 @@ class HubFetcher:
             f"{where} cannot be fetched from {constants.ENDPOINT} ({type(cause).__name__}); check the connection and "
             "try again; what has arrived is kept out of the cache until it is whole."
         )
+
+
+def push_folder(
+    folder: str | Path,
+    repo_id: str,
+    message: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    branch: str | None = None,
+) -> str:
+    """Commit a folder to a Hub repository, which is made where it does not exist.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        OutputError: the Hub refuses or cannot be reached; the text never holds the token.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    api = HfApi(token=token, library_name="cardiac-ct-fm")
+    try:
+        name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message=message, revision=branch))
+    except HFValidationError as error:
+        raise OutputError(f"{repo_id!r} is not the name of a Hub repository; write it as org/name.") from error
+    except Exception as error:  # the transport's own errors belong to the client's HTTP library
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        if status in (401, 403):
+            raise OutputError(
+                f"{constants.ENDPOINT} does not let you write to {repo_id} (HTTP {status}); log in with `hf auth "
+                "login` or give a token with write access."
+            ) from error
+        what = f"answered HTTP {status}" if status else f"cannot be reached ({type(error).__name__})"
+        raise OutputError(f"{repo_id} was not written: {constants.ENDPOINT} {what}; try again later.") from error

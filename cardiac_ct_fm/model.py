@@ -12,11 +12,9 @@ from cardiac_ct_fm.backbones import build_backbone
 from cardiac_ct_fm.config import HeadConfig, ModelConfig
 from cardiac_ct_fm.errors import ConfigError, UnknownNameError, UsageError
 from cardiac_ct_fm.heads import build_head, copy_decoder
-from cardiac_ct_fm.pretrained import LICENSE, PretrainedModel, export_pretrained
+from cardiac_ct_fm.pretrained import LICENSE, PretrainedModel
 from cardiac_ct_fm.registry import architecture
 from cardiac_ct_fm.trunk import Feature
-
-__all__ = ["CardiacCTModel", "create_model", "export_pretrained", "from_pretrained"]
 
 NO_DECAY_SUFFIXES = ("relative_position_bias_table", "position_embeddings")
 """Parameters that weight decay leaves alone beside biases and norms, as Liu et al. 2021 (Swin) do."""

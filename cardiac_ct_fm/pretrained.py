@@ -6,7 +6,8 @@ version is checked, and nothing is ever left random without a word.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from torch import nn
 from cardiac_ct_fm.config import HeadConfig, ModelConfig
 from cardiac_ct_fm.errors import UsageError, WeightsError
 from cardiac_ct_fm.head_files import HeadFile
-from cardiac_ct_fm.hub import HubOptions
+from cardiac_ct_fm.hub import HubOptions, push_folder
 from cardiac_ct_fm.model_card import model_card
 from cardiac_ct_fm.model_folder import write_folder
 from cardiac_ct_fm.registry import ModelInfo
@@ -115,15 +116,13 @@ class PretrainedModel(nn.Module, ModelHubMixin):
             model.load_head(path)
         return model.to(device=_device(device), dtype=dtype).eval()
 
-    def save_pretrained(  # type: ignore[override]  # the mixin's config argument would split config and weights
+    def save_pretrained(  # type: ignore[override]  # a model has one configuration and one card
         self,
         save_directory: str | Path,
         *,
         dtype: torch.dtype = torch.float32,
         max_shard_bytes: int = MAX_SHARD_BYTES,
         info: ModelInfo | None = None,
-        config: None = None,
-        model_card_kwargs: None = None,
     ) -> None:
         """Write ``config.json``, safetensors, ``registry.json`` with their sha256, and a model card.
 
@@ -134,19 +133,44 @@ class PretrainedModel(nn.Module, ModelHubMixin):
             dtype: precision on disk; loading gives float32 in any case.
             max_shard_bytes: size of one file above which the weights are split.
             info: licence, metrics and tag for ``registry.json``.
-            config: always None; the mixin's ``push_to_hub`` passes it, but a model has one configuration, its own.
-            model_card_kwargs: always None; the card is made from configuration and ``info`` alone.
 
         Raises:
-            UsageError: ``config`` or ``model_card_kwargs`` was given.
             OutputError: the folder cannot be written.
             WeightsError: a weight does not fit into ``dtype``.
         """
-        if config is not None or model_card_kwargs:
-            raise UsageError("config and model_card_kwargs cannot be given; both follow from the model.")
         write_folder(
             save_directory, self.config, floats(self.state_dict()), info or self._info(), dtype, max_shard_bytes
         )
+
+    def push_to_hub(  # type: ignore[override]  # what is pushed is what save_pretrained writes, nothing else
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Weights by cardiac-ct-fm",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> str:
+        """Save the model and commit the folder to a Hub repository, which is made where it does not exist.
+
+        Args:
+            repo_id: ``org/name``.
+            commit_message: title of the commit.
+            private: whether a new repository is private.
+            token: access token; the one of ``hf auth login`` when None. It is never logged.
+            branch: branch to commit to; ``main`` when None.
+            dtype: precision of the files.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            OutputError: the Hub refuses or cannot be reached.
+        """
+        with tempfile.TemporaryDirectory(prefix="cardiac-ct-fm-") as folder:
+            self.save_pretrained(folder, dtype=dtype)
+            return push_folder(folder, repo_id, commit_message, private=private, token=token, branch=branch)
 
     def _info(self) -> ModelInfo:
         """What ``registry.json`` says of weights that are not published."""
@@ -207,46 +231,6 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         del self.heads[name]
         if name in self.decoders:
             del self.decoders[name]
-
-
-def export_pretrained(
-    model: PretrainedModel,
-    folder: str | Path,
-    *,
-    tag: str,
-    description: str = "",
-    license: str = LICENSE,
-    metrics: Mapping[str, Any] | None = None,
-    default: bool = False,
-    dtype: torch.dtype = torch.float16,
-) -> Path:
-    """Publish weights: write ``folder/<name>.<tag>/`` in the form that the registry reads.
-
-    Args:
-        model: the trained model; its ``config.provenance`` says how it was made.
-        folder: a folder of weights, for example the package's ``assets``.
-        tag: name of these weights, for example ``synthetic``.
-        description: one line for people.
-        license: SPDX identifier.
-        metrics: figures for the model card, each group with what it was measured on.
-        default: whether the architecture's name alone means these weights.
-        dtype: precision on disk.
-
-    Returns:
-        The folder that was written.
-
-    Raises:
-        UsageError: the tag is not a word.
-        OutputError: the folder cannot be written.
-    """
-    if not tag.replace("-", "").replace("_", "").isalnum():
-        raise UsageError(f"tag {tag!r} must be letters, digits, '-' or '_', for example 'synthetic'.")
-    info = ModelInfo(
-        model.config.name, tag, license=license, description=description, default=default, metrics=dict(metrics or {})
-    )
-    target = Path(folder) / info.full_name
-    model.save_pretrained(target, dtype=dtype, info=info)
-    return target
 
 
 def _split_heads(

@@ -1,7 +1,7 @@
 """What can be built and what can be loaded: architectures by name, published weights by ``name.tag``. No torch.
 
 Architectures are data in this module. Published weights are described by a ``registry.json`` beside them in
-``assets/<name>.<tag>/``, written by :func:`cardiac_ct_fm.model.export_pretrained`; nothing about a weights file
+``assets/<name>.<tag>/``, written by :func:`cardiac_ct_fm.export_pretrained`; nothing about a weights file
 (sha256, metrics, provenance) is repeated in code. The environment variable ``CARDIAC_CT_FM_MODELS`` names further
 folders of such ``<name>.<tag>`` folders, separated as in ``PATH``.
 """
@@ -226,8 +226,17 @@ def model_info(name: str) -> ModelInfo:
         raise UsageError(f"{name!r} can be {' or '.join(sorted(i.full_name for i in tags))}; write the one you want.")
     if name not in _ARCHITECTURES:
         raise UnknownNameError("model", name, known_names())
+    return architecture_info(name)
+
+
+def architecture_info(name: str) -> ModelInfo:
+    """What is known of an architecture itself, whether there are weights for it or not.
+
+    Raises:
+        UnknownNameError: no such architecture.
+    """
+    heads = tuple(head.name for head in architecture(name).heads)
     entry = _ARCHITECTURES[name]
-    heads = tuple(head.name for head in ARCHITECTURES[name].heads)
     return ModelInfo(name, heads=heads, parameters=entry.parameters, description=entry.description)
 
 

@@ -97,6 +97,10 @@ def _handler(server: HubServer) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             path = self._record()
+            fault = server.faults.get(path)
+            if fault and fault.status:
+                self._error(fault.status, None)
+                return
             if path == "/api/repos/create":
                 wanted = json.loads(body)
                 repo = f"{wanted.get('organization') or 'user'}/{wanted['name']}"

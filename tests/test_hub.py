@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -270,6 +271,19 @@ def test_a_pushed_model_comes_back_bit_identical_with_its_card(
     again = client.ask(source="org/pushed", cache_dir=tmp_path / "cache")
     assert (again["verified"], again["logits"]) == (True, logits_digest(small_model()))
     assert TOKEN not in client.log.read_text()
+
+
+@pytest.mark.parametrize(("status", "message"), [(401, "HTTP 401.*hf auth login"), (503, "HTTP 503; try again later")])
+def test_a_push_that_the_hub_refuses_is_one_clear_line(
+    status: int, message: str, server: HubServer, client: Client, tmp_path: Path
+) -> None:
+    server.faults["/api/repos/create"] = Fault(status=status)
+    reply = client.ask("push", folder=tmp_path / "published", repo="org/refused", token=TOKEN)
+    assert reply["error"] == "OutputError"
+    assert re.search(message, reply["message"])
+    assert "\n" not in reply["message"]
+    assert TOKEN not in reply["message"] + client.log.read_text()
+    assert "is not the name" in client.ask("push", folder=tmp_path / "published", repo="a/b/c", token=TOKEN)["message"]
 
 
 def test_a_head_file_travels_through_the_hub(server: HubServer, client: Client, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "cardiac_ct_fm"
 MAX_LINES = 300
 
 LEVELS = (
-    {"errors"},
+    {"errors", "process"},
     {"anatomy", "files"},
     {"config"},
     {"registry"},
@@ -24,19 +24,24 @@ LEVELS = (
     {"volume_io", "dicom_io", "image_checks", "landmark_io", "label_resampling", "weights", "trunk"},
     {"tensor_files", "backbones", "preprocess", "label_io"},
     {"heads", "head_files", "model_folder", "result", "checkpoints"},
-    {"pretrained", "decode"},
-    {"model", "planning"},
+    {"pretrained", "decode", "scan_list", "volumes", "doctor"},
+    {"model", "publish", "planning"},
     {"looks", "convert", "exchange"},
     {"merging"},
-    {"inference", "report", "cohort"},
-    {"training"},
-    {"cli"},
+    {"inference", "render2d", "cohort"},
+    {"preview", "report"},
+    {"training", "outputs", "batch"},
+    {"progress"},
+    {"commands"},
+    {"cli", "__main__"},
 )
 """Rooms of the house, ground floor first: a module imports from its own floor and those below, never from above."""
 
 NO_TORCH = (
     "cardiac_ct_fm",
     "cardiac_ct_fm.anatomy",
+    "cardiac_ct_fm.batch",
+    "cardiac_ct_fm.commands.app",
     "cardiac_ct_fm.config",
     "cardiac_ct_fm.errors",
     "cardiac_ct_fm.hub",
