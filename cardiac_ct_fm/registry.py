@@ -131,6 +131,7 @@ class _Architecture:
     backbone: BackboneConfig
     parameters: int
     description: str
+    looks: tuple[LookConfig, ...] = DEFAULT_LOOKS
 
 
 _ARCHITECTURES: dict[str, _Architecture] = {
@@ -151,6 +152,7 @@ _ARCHITECTURES: dict[str, _Architecture] = {
         BackboneConfig("swin_unetr", 24, (2, 2, 2), (3, 6, 12), 4),
         4_415_977,
         "SwinUNETR of three stages, feature size 24; below 10 MB in fp16",
+        COMPACT_LOOKS,
     ),
     # Feature size 16 and ViT width 768 as published (Hatamizadeh et al. 2022).
     "cardiac_unetr_base": _Architecture(BackboneConfig("unetr", 16), 92_802_563, "UNETR with a ViT-B/16 encoder"),
@@ -167,9 +169,9 @@ _ARCHITECTURES: dict[str, _Architecture] = {
 }
 
 ARCHITECTURES: dict[str, ModelConfig] = {
-    name: ModelConfig(name=name, backbone=entry.backbone) for name, entry in _ARCHITECTURES.items()
+    name: ModelConfig(name=name, backbone=entry.backbone, looks=entry.looks) for name, entry in _ARCHITECTURES.items()
 }
-"""Model configurations by name; each has the core heads and the default looks."""
+"""Model configurations by name; each has the core heads."""
 
 
 def architecture(name: str) -> ModelConfig:

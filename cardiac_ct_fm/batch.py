@@ -1,0 +1,160 @@
+"""Many scans through one model: the next is read and the last is written while one is computed; failures don't stop it.
+
+The command line uses it for one scan as well, so that one and many are treated alike. Imports no torch: a file that
+cannot be used is refused before the network is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from cardiac_ct_fm.errors import CardiacCTError, UsageError, WeightsError
+from cardiac_ct_fm.result import COMPLETE_MARKER, Prediction
+from cardiac_ct_fm.scan_list import Case
+from cardiac_ct_fm.volume_io import Volume, load_volume
+
+if TYPE_CHECKING:
+    from cardiac_ct_fm.inference import Predictor, Progress, Quality
+
+QUICK_REFUSAL_S = 0.5
+"""So long the first scan is waited for before the network is loaded beside it; most bad files are known by then."""
+
+_log = logging.getLogger(__name__)
+
+Write = Callable[[Prediction, Path], None]
+"""Writes one prediction into its folder, whole or not at all."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one case.
+
+    Attributes:
+        case: the scan.
+        folder: its results.
+        status: ``done``, ``skipped`` (results were there) or ``failed``.
+        seconds: from its turn to the end of writing.
+        prediction: what was found and written; None unless done.
+        error: what went wrong; None unless failed.
+    """
+
+    case: Case
+    folder: Path
+    status: Literal["done", "skipped", "failed"]
+    seconds: float = 0.0
+    prediction: Prediction | None = None
+    error: Exception | None = None
+
+
+@dataclass
+class BatchPredictor:
+    """Settings that all scans of a batch share.
+
+    Attributes:
+        load: gives the predictor; called once, when the first scan has been read.
+        write: writes one prediction; runs beside the next scan's prediction.
+        heads: see :meth:`Predictor.__call__`.
+        quality: see :data:`cardiac_ct_fm.inference.Quality`.
+        skip_existing: leave cases alone whose folder holds complete results.
+        progress: called at the start of a case; gives the predictor's progress callback.
+    """
+
+    load: Callable[[], Predictor]
+    write: Write
+    heads: Sequence[str] | None = None
+    quality: Quality = "standard"
+    skip_existing: bool = False
+    progress: Callable[[Case], Progress] | None = None
+    _predictor: Predictor | None = None
+
+    def __call__(self, cases: Sequence[Case], out: str | Path) -> Iterator[Outcome]:
+        """Predict case after case; outcomes come in the order of the cases.
+
+        Args:
+            cases: see :func:`cardiac_ct_fm.scan_list.list_cases`.
+            out: folder in which every case gets one of its name.
+
+        Raises:
+            UsageError: unknown head, quality or device; this concerns all cases alike.
+            WeightsError: the model cannot be loaded.
+        """
+        folders = [Path(out) / case.name for case in cases]
+        todo = [i for i, folder in enumerate(folders) if not (self.skip_existing and _complete(folder))]
+        following = dict(zip(todo, [*todo[1:], None], strict=True))
+        ahead: dict[int | None, Future[tuple[Volume, float]]] = {}
+        pending: Future[Outcome] | None = None
+        with ThreadPoolExecutor(1, "reader") as reader, ThreadPoolExecutor(1, "writer") as writer:
+            try:
+                for i, case in enumerate(cases):
+                    if i in following:
+                        began = time.perf_counter()
+                        for k in (i, following[i]):
+                            if k is not None and k not in ahead:
+                                ahead[k] = reader.submit(_read, cases[k])
+                        found = self._predict(case, ahead.pop(i))
+                        outcome = writer.submit(self._finish, case, folders[i], found, began)
+                        del found
+                    else:
+                        outcome = Future()
+                        outcome.set_result(Outcome(case, folders[i], "skipped"))
+                    if pending is not None:
+                        yield pending.result()
+                    pending = outcome
+                if pending is not None:
+                    yield pending.result()
+            finally:
+                for waiting in ahead.values():
+                    waiting.cancel()
+
+    def _predict(self, case: Case, reading: Future[tuple[Volume, float]]) -> Prediction | Exception:
+        """The prediction, or what went wrong with this scan."""
+        try:
+            if self._predictor is None:
+                wait([reading], QUICK_REFUSAL_S)
+                if reading.done():
+                    reading.result()
+                self._predictor = self.load()
+            volume, seconds = reading.result()
+            callback = self.progress(case) if self.progress else None
+            prediction = self._predictor(volume, self.heads, self.quality, callback)
+            prediction.run["seconds"]["load"] = round(seconds, 3)
+            return prediction
+        except (UsageError, WeightsError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the other scans still run; this one's outcome reports it
+            return _noted(case, error)
+
+    def _finish(self, case: Case, folder: Path, found: Prediction | Exception, began: float) -> Outcome:
+        """Write the prediction and say what became of the case."""
+        if isinstance(found, Prediction):
+            try:
+                self.write(found, folder)
+                return Outcome(case, folder, "done", time.perf_counter() - began, found)
+            except Exception as error:  # noqa: BLE001 - the other scans still run; this one's outcome reports it
+                found = _noted(case, error)
+        return Outcome(case, folder, "failed", time.perf_counter() - began, error=found)
+
+
+def _read(case: Case) -> tuple[Volume, float]:
+    """A case's scan, checked, and the seconds that took."""
+    began = time.perf_counter()
+    volume = load_volume(case.source, case.series)
+    return volume, time.perf_counter() - began
+
+
+def _complete(folder: Path) -> bool:
+    """Whether a folder holds results that were written to the end."""
+    return (folder / COMPLETE_MARKER).is_file()
+
+
+def _noted(case: Case, error: Exception) -> Exception:
+    """The error; one that was not foreseen leaves its traceback in the debug log."""
+    if not isinstance(error, CardiacCTError):
+        _log.debug("Unexpected error in %s", case.source, exc_info=error)
+    return error

@@ -1,0 +1,127 @@
+"""``cardiac-ct-fm models`` and ``info``: what can be loaded, and everything that is known about one of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cardiac_ct_fm.commands import options
+
+if TYPE_CHECKING:
+    from cardiac_ct_fm.registry import ModelInfo
+
+BYTES_PER_MB = 1e6
+
+
+def models(
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="Names to list; * and ? as in a shell.", show_default=False)
+    ] = "*",
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Trained weights only.")] = False,
+    json_output: options.Json = False,
+) -> int:
+    """List trained weights and architectures.
+
+    What is listed as trained can be given to --model; architectures start from random weights.
+    """
+    from rich.text import Text
+
+    from cardiac_ct_fm.commands.results import airy_table, console, print_json
+    from cardiac_ct_fm.registry import architecture_info, list_models, model_info
+
+    trained = [model_info(name) for name in list_models(pattern, pretrained=True)]
+    untrained = [] if pretrained else [architecture_info(name) for name in list_models(pattern)]
+    if json_output:
+        print_json([_row(info) for info in (*trained, *untrained)])
+        return 0
+    out = console()
+    if trained:
+        listing = airy_table("Weights", "Heads", ">Parameters", ">MB", "Licence", "")
+        for info in trained:
+            name = Text.assemble((info.full_name, "bold"), "  default" if info.default else "")
+            listing.add_row(
+                name,
+                " ".join(info.heads),
+                f"{info.parameters / 1e6:.1f} M",
+                f"{_bytes(info) / BYTES_PER_MB:.1f}",
+                info.license or "",
+                info.description,
+            )
+        out.print(listing)
+    if untrained:
+        listing = airy_table("Architecture", "Heads", ">Parameters", "")
+        for info in untrained:
+            listing.add_row(
+                Text(info.name, style="bold"),
+                " ".join(info.heads),
+                f"{info.parameters / 1e6:.1f} M",
+                info.description,
+            )
+        out.print(listing)
+    if not trained and not untrained:
+        out.print(f"No name fits {pattern!r}.", markup=False)
+    return 0
+
+
+def info(
+    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A name that models lists, or a model folder.")],
+    json_output: options.Json = False,
+) -> int:
+    """Show heads, files with their sha256, measured figures, licence and provenance of a model."""
+    from rich.text import Text
+
+    from cardiac_ct_fm.commands.results import airy_table, console, print_json
+    from cardiac_ct_fm.registry import MANIFEST, ModelInfo, model_info
+
+    folder = Path(name)
+    known = ModelInfo.from_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else model_info(name)
+    if json_output:
+        print_json(_row(known))
+        return 0
+    out = console()
+    out.print(Text.assemble("\n  ", (known.full_name, "bold"), f"  {known.description}"))
+    listing = airy_table("", "")
+    listing.show_header = False
+    for key, value in _facts(known):
+        listing.add_row(Text(key, style="dim"), Text(value))
+    out.print(listing)
+    return 0
+
+
+def _bytes(info: ModelInfo) -> int:
+    """Size of all files of the weights."""
+    return sum(int(facts.get("bytes", 0)) for facts in info.files.values())
+
+
+def _row(info: ModelInfo) -> dict[str, Any]:
+    """Plain JSON types."""
+    row = dataclasses.asdict(info)
+    return {"full_name": info.full_name, **row, "folder": None if info.folder is None else str(info.folder)}
+
+
+def _facts(info: ModelInfo) -> list[tuple[str, str]]:
+    """What is known, in the order a reader asks for it; unknown things are left out."""
+    rows = [
+        ("trained", "yes" if info.pretrained else "no: random weights until trained"),
+        ("heads", ", ".join(info.heads)),
+        ("parameters", f"{info.parameters:,}"),
+        ("licence", info.license or ""),
+        ("repository", f"{info.repo_id}@{info.revision}" if info.repo_id else ""),
+        ("folder", str(info.folder or "")),
+    ]
+    rows += [(name, f"{facts.get('bytes', 0):,} bytes, sha256 {facts['sha256']}") for name, facts in info.files.items()]
+    for group in ("metrics", "provenance"):
+        rows += [(f"{group}: {key}", _inline(value)) for key, value in getattr(info, group).items()]
+    return [(key, value) for key, value in rows if value]
+
+
+def _inline(value: Any) -> str:
+    """A nested value on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_inline(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_inline(v) for v in value)
+    return str(value)

@@ -1,0 +1,174 @@
+"""Is everything there that prediction needs? Versions, devices, memory and weights, each with what to do about it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from cardiac_ct_fm import __version__
+from cardiac_ct_fm.errors import CardiacCTError
+
+Verdict = Literal["ok", "note", "problem"]
+
+REQUIRED = ("torch", "monai", "einops", "nibabel", "numpy", "scipy", "safetensors", "huggingface-hub", "matplotlib")
+OPTIONAL = {
+    "dicom": ("pydicom", "SimpleITK"),
+    "train": ("timm", "tensorboard"),
+    "federated": ("nvflare",),
+}
+"""Distributions by extra, as in ``pyproject.toml``."""
+
+FAST_CPU_FLAGS = ("avx2", "avx512f", "amx_tile", "avx512_bf16")
+"""Instruction sets that change how fast the network runs on an x86 processor."""
+
+LITTLE_MEMORY_GB = 4.0
+"""Below this much available memory a warning is given: prediction of a clinical scan is meant to stay under 4 GiB."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination.
+
+    Attributes:
+        group: heading.
+        name: what was looked at.
+        text: what was found.
+        verdict: ``ok``; ``note``: something optional is missing; ``problem``: prediction won't work so.
+    """
+
+    group: str
+    name: str
+    text: str
+    verdict: Verdict = "ok"
+
+
+def examine() -> Iterator[Finding]:
+    """All findings, group by group."""
+    yield from _software()
+    yield from _hardware()
+    yield from _weights()
+
+
+def _software() -> Iterator[Finding]:
+    """Versions of Python, this package and what it stands on."""
+    yield Finding("Software", "cardiac-ct-fm", f"{__version__} in {Path(__file__).parent}")
+    yield Finding("Software", "Python", f"{platform.python_version()} in {sys.prefix}, {platform.platform()}")
+    for name in REQUIRED:
+        version = _version(name)
+        if version is None:
+            yield Finding("Software", name, f"is not installed: pip install {name}", "problem")
+        else:
+            yield Finding("Software", name, version)
+    for extra, names in OPTIONAL.items():
+        missing = [name for name in names if _version(name) is None]
+        found = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
+        if missing:
+            hint = f'{", ".join(missing)} missing; pip install "cardiac-ct-fm[{extra}]" if you need it'
+            yield Finding("Software", f"extra {extra}", f"{found}; {hint}" if found else hint, "note")
+        else:
+            yield Finding("Software", f"extra {extra}", found)
+
+
+def _hardware() -> Iterator[Finding]:
+    """Processor, memory, GPU."""
+    from cardiac_ct_fm.process import usable_cpus
+
+    model, flags = _processor()
+    fast = "".join(f", {f}" for f in FAST_CPU_FLAGS if f in flags)
+    yield Finding("Hardware", "CPU", f"{model}, {usable_cpus()} of {os.cpu_count()} cores usable{fast}")
+    total, available = _memory_gb()
+    if available is not None:
+        little = available < LITTLE_MEMORY_GB
+        text = f"{available:.1f} of {total:.1f} GB available"
+        hint = f"; large scans may not fit (below {LITTLE_MEMORY_GB:g} GB)" if little else ""
+        yield Finding("Hardware", "memory", text + hint, "note" if little else "ok")
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    yield Finding("Hardware", "disk", f"{free:.1f} GB free in {Path.cwd()}")
+    if _version("torch") is None:
+        return
+    try:
+        torch = importlib.import_module("torch")
+    except (ImportError, OSError) as error:
+        yield Finding("Hardware", "GPU", f"torch cannot be imported ({error}); install it again", "problem")
+        return
+    if not torch.cuda.is_available():
+        built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built for the CPU"
+        yield Finding("Hardware", "GPU", f"none that torch can use ({built}); the CPU is used", "note")
+        return
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        yield Finding("Hardware", f"cuda:{index}", f"{facts.name}, {facts.total_memory / 1e9:.1f} GB")
+
+
+def _weights() -> Iterator[Finding]:
+    """Published weights and whether their files are what they should be."""
+    from cardiac_ct_fm.registry import MODELS_VARIABLE, list_models, model_info
+    from cardiac_ct_fm.weights import resolve
+
+    try:
+        names = list_models(pretrained=True)
+    except CardiacCTError as error:
+        yield Finding("Weights", MODELS_VARIABLE, str(error), "problem")
+        return
+    if not names:
+        yield Finding("Weights", "trained", "none are here; give --model a folder or a Hub repository", "problem")
+    for name in names:
+        info = model_info(name)
+        if info.repo_id is not None:
+            yield Finding("Weights", name, f"on the Hub, {info.repo_id}@{info.revision}; fetched on first use")
+            continue
+        try:
+            files = resolve(name)
+        except CardiacCTError as error:
+            yield Finding("Weights", name, str(error), "problem")
+            continue
+        size = sum(path.stat().st_size for path in files.tensors) / 1e6
+        yield Finding("Weights", name, f"{size:.1f} MB in {info.folder}, sha256 verified")
+    extra = os.environ.get(MODELS_VARIABLE)
+    if extra:
+        yield Finding("Weights", MODELS_VARIABLE, extra)
+
+
+def _version(distribution: str) -> str | None:
+    """Installed version, None when it is not there; nothing is imported."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> tuple[str, frozenset[str]]:
+    """Name and instruction sets, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine(), frozenset()
+    facts: dict[str, str] = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip(), value.strip())
+    return facts.get("model name", platform.machine()), frozenset(facts.get("flags", "").split())
+
+
+def _memory_gb() -> tuple[float | None, float | None]:
+    """Memory in all and available, in GB; what a container may use counts where it is less. None where unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None, None
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    total, available = kib["MemTotal"] * 1024 / 1e9, kib["MemAvailable"] * 1024 / 1e9
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")) / 1e9
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii")) / 1e9
+    except (OSError, ValueError):
+        return total, available
+    return min(total, limit), min(available, limit - used)

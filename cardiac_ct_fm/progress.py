@@ -1,0 +1,95 @@
+"""What a waiting person sees on stderr: a progress bar on a terminal, one line per scan in a log file."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from cardiac_ct_fm.batch import Outcome
+    from cardiac_ct_fm.inference import Progress as Callback
+    from cardiac_ct_fm.scan_list import Case
+
+_STAGES = {"fast": ("locate", "heart"), "standard": ("locate", "heart", "root"), "full": ("locate", "heart", "root")}
+"""Looks by quality, in their order."""
+
+_WORDS = {"locate": "finding the heart", "heart": "chambers and vessels", "root": "aortic root", "": "reading"}
+
+_log = logging.getLogger(__name__)
+
+
+class ScanProgress:
+    """A bar over all scans, moved on by the windows of each.
+
+    Args:
+        total: number of scans.
+        quality: tells how many looks a scan has.
+        silent: show nothing.
+    """
+
+    def __init__(self, total: int, quality: str, silent: bool = False) -> None:
+        self._total = total
+        self._stages = _STAGES[quality]
+        self._done = 0
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            redirect_stdout=False,  # results on stdout stay there
+            disable=silent or not self._console.is_terminal,
+        )
+        self._task: TaskID = self._bar.add_task("starting", total=float(total))
+        self._log_lines = not silent and total > 1
+
+    def __enter__(self) -> ScanProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the bar away, so that the terminal is free for results."""
+        self._bar.stop()
+
+    def start(self, case: Case) -> Callback:
+        """The callback for one scan's windows."""
+        number = f"{self._done + 1}/{self._total} " if self._total > 1 else ""
+        base = self._done
+
+        def step(look: str, done: int, windows: int) -> None:
+            stage = self._stages.index(look) if look in self._stages else len(self._stages) - 1
+            share = (stage + done / windows) / len(self._stages)
+            text = f"{number}{case.name}: {_WORDS.get(look, look)}"
+            self._bar.update(self._task, description=text, completed=base + min(share, 0.99))
+
+        self._bar.update(self._task, description=f"{number}{case.name}: reading", completed=float(base))
+        self._done += 1
+        return step
+
+    def finish(self, outcome: Outcome) -> None:
+        """Note a scan that is done, skipped or failed."""
+        if not self._log_lines:
+            return
+        text = {"done": f"done in {outcome.seconds:.1f} s", "skipped": "skipped, results are there"}
+        line = f"{outcome.case.name}: {text.get(outcome.status) or one_line(outcome.error)}"
+        if outcome.status == "failed":
+            _log.error(line)
+        else:
+            _log.info(line)
+
+
+def one_line(error: BaseException | None) -> str:
+    """An error's text without line breaks; the kind of error in front where it was not foreseen."""
+    from cardiac_ct_fm.errors import CardiacCTError
+
+    text = " ".join(str(error).split())
+    return text if isinstance(error, CardiacCTError) else f"unexpected {type(error).__name__}: {text}"

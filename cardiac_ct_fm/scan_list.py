@@ -1,0 +1,131 @@
+"""Which scans are meant: NIfTI files, DICOM folders and folders of either become a list of named cases. No torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from cardiac_ct_fm.errors import ImageError
+from cardiac_ct_fm.result import COMPLETE_MARKER
+from cardiac_ct_fm.volume_io import NIFTI_ENDINGS, case_name
+
+_DICOM_PREAMBLE, _DICOM_MAGIC = 128, b"DICM"
+"""Where a DICOM file says that it is one (PS3.10, 7.1)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan to be read.
+
+    Attributes:
+        name: of the folder of its results, relative to the output folder; unique in a list, may hold ``/``.
+        source: NIfTI file or DICOM folder.
+        series: DICOM series UID, its beginning or ending, where the folder holds several.
+    """
+
+    name: str
+    source: Path
+    series: str | None = None
+
+
+def list_cases(sources: Sequence[str | Path], series: str | None = None) -> list[Case]:
+    """One case per scan, in the order given; folders in the order of their names.
+
+    A folder is searched to its end: every NIfTI file and every folder with DICOM files in it is a scan of its own. A
+    series that is spread over several folders is one scan. Folders of results (with ``run.json``) and hidden files
+    are passed by. What does not exist is listed all the same, so that reading it says so.
+
+    Args:
+        sources: files and folders.
+        series: choice of a DICOM series; a folder is then one DICOM folder, with all that is below it.
+
+    Raises:
+        ImageError: no source at all.
+    """
+    if not sources:
+        raise ImageError("No scan was given. Give NIfTI files, DICOM folders, or folders of them.")
+    cases: dict[Path, Case] = {}
+    for source in map(Path, sources):
+        found = _in_folder(source, series) if source.is_dir() else [Case(case_name(source), source)]
+        for case in found:
+            cases.setdefault(case.source.resolve() / (case.series or ""), case)
+    return _named_apart(list(cases.values()))
+
+
+def _in_folder(folder: Path, series: str | None) -> list[Case]:
+    """The scans of a folder; the folder itself where it is one, or holds none."""
+    whole = Case(case_name(folder.resolve()), folder, series)
+    scans, dicom = [], []
+    for place, files in _walk(folder):
+        scans += [f for f in files if f.name.lower().endswith(NIFTI_ENDINGS)]
+        if any(map(_is_dicom, files)):
+            dicom.append(place)
+    if not scans and (series is not None or not dicom or dicom == [folder]):
+        return [whole]
+    found = [Case(_relative(scan, folder), scan) for scan in scans]
+    for places, uid in _series_folders(dicom):
+        source = Path(os.path.commonpath(places)) if len(places) > 1 else places[0]
+        chosen = uid if len(places) > 1 else series
+        found.append(whole if source == folder else Case(_relative(source, folder), source, chosen))
+    return sorted(found, key=lambda case: case.name)
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Folders and their files, in order, without hidden ones and without results."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        if COMPLETE_MARKER not in files:
+            yield Path(place), [Path(place, f) for f in sorted(files) if not f.startswith(".")]
+
+
+def _is_dicom(file: Path) -> bool:
+    """Whether a file says that it is DICOM."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(_DICOM_PREAMBLE)
+            return stream.read(len(_DICOM_MAGIC)) == _DICOM_MAGIC
+    except OSError:
+        return False
+
+
+def _series_folders(places: Sequence[Path]) -> list[tuple[list[Path], str | None]]:
+    """Folders with DICOM, those that share their first file's series taken together with its UID."""
+    groups: dict[str, list[Path]] = {}
+    for place in places:
+        groups.setdefault(_first_series(place) if len(places) > 1 else "", []).append(place)
+    return [([place], None) for place in groups.pop("", [])] + [(group, uid) for uid, group in groups.items()]
+
+
+def _first_series(folder: Path) -> str:
+    """Series UID of the first DICOM file in a folder; empty where it cannot be read (reading the scan says why)."""
+    try:
+        import pydicom
+    except ImportError:
+        return ""
+    first = next(f for f in sorted(folder.iterdir()) if f.is_file() and _is_dicom(f))
+    try:
+        header = pydicom.dcmread(first, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+    except (pydicom.errors.InvalidDicomError, EOFError, OSError):
+        return ""
+    return str(header.get("SeriesInstanceUID", ""))
+
+
+def _relative(source: Path, folder: Path) -> str:
+    """``a/ct`` for ``folder/a/ct.nii.gz``."""
+    parent = source.relative_to(folder).parent
+    return str(PurePosixPath(*parent.parts, case_name(source)))
+
+
+def _named_apart(cases: list[Case]) -> list[Case]:
+    """The same cases; equal names (in any case of letters) get the names of their parent folders in front."""
+    for depth in range(1, max((len(c.source.resolve().parts) for c in cases), default=0)):
+        names = [c.name.casefold() for c in cases]
+        if len(set(names)) == len(names):
+            break
+        cases = [
+            replace(c, name=f"{c.source.resolve().parents[depth - 1].name}-{c.name}") if names.count(n) > 1 else c
+            for c, n in zip(cases, names, strict=True)
+        ]
+    return cases
