@@ -100,7 +100,7 @@ def test_four_stages_give_the_logits_of_monais_swin_unetr() -> None:
     model.heads["hps"].load_state_dict(
         {"weight": state["out.conv.conv.weight"], "bias": state["out.conv.conv.bias"]}, strict=True
     )
-    x = torch.randn(2, 1, 64, 64, 32, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(1, 1, 64, 32, 32, generator=torch.Generator().manual_seed(1))
     assert (model(x)["hps"] - reference(x)).abs().max() <= 1e-5
 
 
