@@ -178,6 +178,13 @@ DEFAULT_LOOKS: tuple[LookConfig, ...] = (
 )
 """Three looks of one 96³ window each: 384, 192 and 96 mm."""
 
+COMPACT_LOOKS: tuple[LookConfig, ...] = (
+    LookConfig("locate", 4.0, 64, ("heart",)),
+    LookConfig("heart", 2.0, 80, ("heart", "hps", "ms")),
+    LookConfig("root", 1.0, 64, ("heart", "hps", "ms", "calc")),
+)
+"""Smaller windows for training and predicting on two cores: 256, 160 and 64 mm; longer hearts take more windows."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:

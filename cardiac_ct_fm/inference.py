@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,7 +19,7 @@ import torch
 
 from cardiac_ct_fm import __version__
 from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS, heads_in_order
-from cardiac_ct_fm.config import LookConfig
+from cardiac_ct_fm.config import LookConfig, LookName
 from cardiac_ct_fm.decode import decode_landmarks, largest_components
 from cardiac_ct_fm.errors import ImageError, UnknownNameError, UsageError
 from cardiac_ct_fm.geometry import FloatArray, Grid
@@ -41,6 +42,15 @@ MIN_HEART_ML = 40.0
 Digital patients without a heart in view stay below it, hearts of which half is in view lie above
 (``tests/test_inference.py`` holds both).
 """
+
+RIM_PERCENT = 0.5
+"""Share of the located voxels, on each side of each axis, that may lie beyond the heart look: stray ones."""
+
+MARGIN_MM = 12.0
+"""Room of the heart look beyond what was located: three voxels of the locating look."""
+
+MAX_HEART_MM = 240.0
+"""Longest heart look along any axis; heart, ascending aorta and pulmonary trunk of the largest digital patients fit."""
 
 ROOT_ABOVE_MM = 4.0
 """The root look is centred this far above the middle of the hinge points, as in training: ostia lie above them."""
@@ -121,7 +131,7 @@ class Predictor:
         volume = load_volume(source)
         looks = {look.name: look for look in self.model.config.looks}
         found = self._locate(volume, looks["locate"], None)
-        grid = window_grid(looks["heart"], found)
+        grid = window_grid(looks["heart"], found.centre)
         from cardiac_ct_fm.preprocess import look_tensor
 
         with torch.inference_mode():
@@ -136,28 +146,30 @@ class Predictor:
                 raise UnknownNameError("head in this model", name, known)
         return heads_in_order(heads or known)
 
-    def _locate(self, volume: Volume, look: LookConfig, progress: Progress | None) -> FloatArray:
-        """Where the middle of the chambers is, RAS mm."""
+    def _locate(self, volume: Volume, look: LookConfig, progress: Progress | None) -> _Place:
+        """Where chambers, muscle and great vessels are."""
         corners = volume.grid.corners()
         low, high = corners.min(0), corners.max(0)
         grid = window_grid(look, (low + high) / 2, high - low)
         labels = self._answer(volume, look, grid, ["heart"], progress).logits["heart"].argmax(0).numpy()
-        chambers = np.where(np.isin(labels, [HEART_LABELS[c] for c in CHAMBERS]), 1, 0).astype(np.uint8)
-        heart = largest_components(chambers)
-        volume_ml = float(heart.sum()) * grid.voxel_mm3 / 1000
+        heart = largest_components((labels > 0).astype(np.uint8)) > 0
+        chambers = heart & np.isin(labels, [HEART_LABELS[c] for c in CHAMBERS])
+        volume_ml = float(chambers.sum()) * grid.voxel_mm3 / 1000
         if volume_ml < MIN_HEART_ML:
             raise ImageError(
                 f"{volume.source} shows no heart: {volume_ml:.0f} mL of it were found, at least {MIN_HEART_ML:.0f} mL "
                 "are needed. Is this a contrast CT of the chest, in Hounsfield units, the right way up?"
             )
-        centre: FloatArray = grid.world(np.argwhere(heart).mean(0))
-        return centre
+        where = grid.world(np.argwhere(heart))
+        low, high = np.percentile(where, RIM_PERCENT, axis=0), np.percentile(where, 100 - RIM_PERCENT, axis=0)
+        extent = np.minimum(high - low + 2 * MARGIN_MM, MAX_HEART_MM)
+        return _Place((low + high) / 2, extent)
 
     def _look_closer(
         self,
         volume: Volume,
-        looks: dict[str, LookConfig],
-        found: FloatArray,
+        looks: Mapping[LookName, LookConfig],
+        found: _Place,
         heads: tuple[str, ...],
         quality: Quality,
         progress: Progress | None,
@@ -167,14 +179,14 @@ class Predictor:
         points = [h.name for h in self.model.config.heads if h.name == "hps"]
         look = looks["heart"]
         wanted = heads_in_order([*[h for h in heads if h in look.heads or quality == "fast"], "heart", *points])
-        first = self._answer(volume, look, window_grid(look, found), wanted, progress)
+        first = self._answer(volume, look, window_grid(look, found.centre, found.extent), wanted, progress)
         clock.lap("heart")
         if quality == "fast":
             return [first]
         look = looks["root"]
         wanted = heads_in_order([*[h for h in heads if h in look.heads], "heart", *points])
         if quality == "full":
-            grid = window_grid(look, found, np.asarray(first.grid.extent_mm))
+            grid = window_grid(look, found.centre, found.extent)
             result = [first, self._answer(volume, look, grid, wanted, progress)]
             clock.lap("full")
             return result
@@ -219,7 +231,7 @@ class Predictor:
                 pred.label_maps[name] = largest_components(labels) if name == "heart" else labels
 
     def _run(
-        self, quality: Quality, heads: tuple[str, ...], laps: dict[str, float], found: FloatArray, answers: list[Answer]
+        self, quality: Quality, heads: tuple[str, ...], laps: dict[str, float], found: _Place, answers: list[Answer]
     ) -> dict[str, Any]:
         config = self.model.config
         return {
@@ -232,7 +244,7 @@ class Predictor:
             "cpus": os.cpu_count(),
             "quality": quality,
             "heads": list(heads),
-            "heart_centre_ras": [round(float(v), 2) for v in found],
+            "heart_centre_ras": [round(float(v), 2) for v in found.centre],
             "looks": [
                 {
                     "centre_ras": a.grid.centre_ras.round(2).tolist(),
@@ -252,7 +264,7 @@ def root_centre(seen: Answer) -> FloatArray:
         at = [points[k].ras_mm for k in HINGE_POINTS if points[k].found]
         if len(at) >= 2:
             middle = np.mean(np.array(at, dtype=np.float64), axis=0)
-            return np.asarray(middle + [0, 0, ROOT_ABOVE_MM])
+            return np.asarray(middle + np.array([0.0, 0.0, ROOT_ABOVE_MM]))
     labels = seen.logits["heart"].argmax(0)
     lv = torch.nn.functional.max_pool3d((labels == HEART_LABELS["LV"]).float()[None, None], 3, 1, 1)[0, 0] > 0
     boundary = lv & (labels == HEART_LABELS["Aorta"])
@@ -286,6 +298,14 @@ def _inside(point: Landmark, grid: Grid) -> Landmark:
     if point.ras_mm is None or bool(grid.contains(np.array(point.ras_mm))):
         return point
     return Landmark(point.name, False, None, 0.0)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Middle (RAS mm) and size (mm) of the box around the heart."""
+
+    centre: FloatArray
+    extent: FloatArray
 
 
 class _Clock:

@@ -44,7 +44,7 @@ def starts(length: int, window: int) -> list[int]:
     if length <= window:
         return [0]
     count = int(np.ceil((length - window) / (window * (1 - OVERLAP)))) + 1
-    return [int(round(s)) for s in np.linspace(0, length - window, count)]
+    return [round(float(s)) for s in np.linspace(0, length - window, count)]
 
 
 @torch.inference_mode()
@@ -74,7 +74,7 @@ def answer(
     total: dict[str, torch.Tensor] = {}
     weights = torch.zeros(grid.shape)
     for corner in corners:
-        window = grid.block(corner, (look.window,) * 3)
+        window = grid.block((corner[0], corner[1], corner[2]), (look.window,) * 3)
         x = look_tensor(volume, window, model.config.intensity, device)
         with autocast():
             logits = model(x, heads=list(heads))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name torch itself documents
+import torch.nn.functional as F
 
 from cardiac_ct_fm.geometry import Grid
 from cardiac_ct_fm.label_resampling import resample_logits_to_grid
@@ -29,7 +30,7 @@ def label_map(answers: Sequence[Answer], head: str, target: Grid) -> LabelMap:
         (X, Y, Z) uint8 on ``target``.
     """
     labels = resample_logits_to_grid(answers[0].logits[head], answers[0].grid, target)
-    for coarse, fine in zip(answers, answers[1:], strict=False):
+    for coarse, fine in pairwise(answers):
         blended = _blend(coarse.logits[head], coarse.grid, fine.logits[head], fine.grid)
         labels = resample_logits_to_grid(blended, fine.grid, target, out=labels)
     return labels

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from cardiac_ct_fm.config import BackboneConfig, ModelConfig
+from cardiac_ct_fm.config import COMPACT_LOOKS, DEFAULT_LOOKS, BackboneConfig, LookConfig, ModelConfig
 from cardiac_ct_fm.errors import UnknownNameError, UsageError, WeightsError
 
 ASSETS = Path(__file__).parent / "assets"

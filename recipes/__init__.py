@@ -1,0 +1,1 @@
+"""Recipes: how the package's assets, weights and figures are made. They import the package, never the reverse."""

@@ -22,7 +22,7 @@ from cardiac_ct_fm.cohort.heart import DigitalHeart, build_heart
 from cardiac_ct_fm.cohort.patient import BY_SEX, MYOCARDIAL_DENSITY, draw_patient
 from cardiac_ct_fm.cohort.render import heart_labels
 
-ROOT_MM, HEART_MM = 0.75, 2.0
+ROOT_MM, HEART_MM = 0.9, 2.5
 SLICE_MM = 0.25
 
 MEASURES: dict[str, dict[str, tuple[float, float]]] = {
@@ -45,15 +45,15 @@ def grid(centre: Floats, spacing: float, count: int) -> torch.Tensor:
 
 
 def measure(heart: DigitalHeart) -> dict[str, float]:
-    """Anatomical measures of one patient from label maps at 0.75 mm (root) and 2 mm (chambers) and his landmarks."""
-    chambers = heart_labels(heart, grid(np.zeros(3), HEART_MM, 100), HEART_MM).numpy()
+    """Anatomical measures of one patient from label maps at 0.9 mm (root) and 2.5 mm (chambers) and his landmarks."""
+    chambers = heart_labels(heart, grid(np.zeros(3), HEART_MM, 80), HEART_MM).numpy()
     millilitres = {n: float((chambers == v).sum()) * HEART_MM**3 / 1000 for n, v in HEART_LABELS.items()}
     at = {k: v.double().numpy() for k, v in heart.landmarks.items()}
     hinge = np.stack([at["RCC"], at["LCC"], at["NCC"]])
     normal = np.cross(hinge[1] - hinge[0], hinge[2] - hinge[0])
     normal /= np.linalg.norm(normal) * np.sign(normal[2])
     centre = hinge.mean(0)
-    count = 96
+    count = 72
     root = heart_labels(heart, grid(centre + 8 * normal, ROOT_MM, count), ROOT_MM).numpy()
     lumen = np.isin(root, [HEART_LABELS["LV"], HEART_LABELS["Aorta"]]).astype(np.float32)
     corner = centre + 8 * normal - (count - 1) * ROOT_MM / 2

@@ -40,7 +40,6 @@ def fast_bf16() -> bool:
 def quiet_worker(_: int) -> None:
     """Make looks on one thread and the last core, in the time that others leave."""
     torch.set_num_threads(1)
-
     os.sched_setaffinity(0, {(os.cpu_count() or 1) - 1})
 
 
@@ -176,9 +175,9 @@ def save(
         ("average.safetensors", {k: v.contiguous().clone() for k, v in average.state_dict().items()}),
     ):
         save_file(tensors, out / (name + ".tmp"), metadata={"format": "pt", "step": str(step)})
-        os.replace(out / (name + ".tmp"), out / name)
+        (out / (name + ".tmp")).replace(out / name)
     (out / "progress.json.tmp").write_text(json.dumps({"step": step}))
-    os.replace(out / "progress.json.tmp", out / "progress.json")
+    (out / "progress.json.tmp").replace(out / "progress.json")
 
 
 if __name__ == "__main__":

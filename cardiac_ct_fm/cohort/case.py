@@ -1,4 +1,4 @@
-"""A whole digital patient: heart, surroundings and scanner from one seed, rendered as labelled looks at any place and spacing."""
+"""A whole digital patient from one seed: heart, surroundings, scanner; rendered as labelled looks at any spacing."""
 
 from __future__ import annotations
 

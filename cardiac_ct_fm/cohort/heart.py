@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name torch itself documents
+import torch.nn.functional as F
 from torch import Tensor
 
 from cardiac_ct_fm.anatomy import HEADS, LANDMARKS
@@ -94,7 +94,8 @@ class DigitalHeart:
     def before_arch(self, q: Tensor) -> Tensor:
         """Signed distance (N,) of template points to the plane where the label Aorta ends, positive before it."""
         normal = torch.tensor(ARCH_NORMAL, device=q.device)
-        return (q - self.arch_apex) @ normal / normal.norm()
+        distance: Tensor = (q - self.arch_apex) @ normal / normal.norm()
+        return distance
 
     def local(self, q: Tensor) -> Tensor:
         """Root-frame coordinates of template points (N, 3)."""
@@ -112,7 +113,7 @@ class DigitalHeart:
         if len(near):
             d[:, near], lumen = self._with_root(d[:, near], local, q[near])
         label = d.clone()
-        x, y, z = q.unbind(-1)
+        x, _, z = q.unbind(-1)
         label[RA] = torch.minimum(label[RA], torch.minimum(z - LABEL_RA_Z_MM[0], LABEL_RA_Z_MM[1] - z))
         label[LA] = torch.minimum(label[LA], torch.minimum(x - LABEL_LA_X_MM[0], LABEL_LA_X_MM[1] - x))
         label[AORTA] = torch.where(z > -70, torch.minimum(label[AORTA], self.before_arch(q)), label[AORTA])
@@ -275,7 +276,8 @@ def _push_out(heart: DigitalHeart, points: Tensor, clear_mm: float) -> Tensor:
     def depth(q: Tensor) -> Tensor:
         d = heart.template.sample(q) + heart.offsets[:, None]
         d[MYO] += heart.epicardium
-        return d.max(0).values
+        deepest: Tensor = d.max(0).values
+        return deepest
 
     gradient = torch.stack([depth(points + step * e) - depth(points - step * e) for e in torch.eye(3)], -1) / (2 * step)
     excess = (depth(points) + clear_mm).clamp(0, 6)

@@ -39,7 +39,7 @@ MYOCARDIAL_DENSITY = 1.05
 
 WARPED: tuple[str, ...] = ("annulus_mm", "sinus_mm", "lvot_area_mm2", "lca_height_mm", "rca_height_mm")
 OWN_SHARE = 0.85
-"""These measures are drawn with 0.85 of their published SD: the smooth deformation of the heart adds the rest (measured)."""
+"""These are drawn with 0.85 of their published SD: the heart's smooth deformation adds the rest (measured)."""
 
 CUSP_DEGREES: dict[str, float] = {"RCC": 85.0, "NCC": 205.0, "LCC": 325.0}
 """Mean azimuth of the cusps in the root frame (0° left, 90° anterior), of the real template hearts."""
@@ -265,7 +265,7 @@ def _draw_root(rng: np.random.Generator, annulus: float, sized: object, strength
 
 
 def _draw_calcium(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Nodules (n, 8): cusp index, place along the cusp (−1…1), place from centre to wall (0…1), three semi-axes mm, HU, turn.
+    """Nodules (n, 8): cusp index, place along (−1…1) and across the cusp (0 centre … 1 wall), semi-axes mm, HU, turn.
 
     Volume above 450 HU is log-normal with median 759 mm³, σ 0.76 (contrast CT); 30 % of the cohort have none or
     a trace, as patients who are scanned for other reasons.

@@ -85,8 +85,8 @@ class RootShape:
 
     def to(self, device: torch.device | str) -> RootShape:
         """The same shape on another device."""
-        tables = (self.radius, self.attachment, self.rim, self.centre)
-        return RootShape(*(t.to(device) for t in tables), self.scale, self.root)
+        radius, attachment, rim, centre = (t.to(device) for t in (self.radius, self.attachment, self.rim, self.centre))
+        return RootShape(radius, attachment, rim, centre, self.scale, self.root)
 
 
 def _lookup1d(table: Tensor, unit: Tensor) -> Tensor:

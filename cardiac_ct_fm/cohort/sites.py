@@ -1,4 +1,4 @@
-"""Eight digital hospitals: how many scans each has, what it labelled, its scanner, its patients and how its observers click.
+"""Eight digital hospitals: their scans and labels, their scanners and patients, and how their observers click.
 
 Numbers of scans and labels are those of the paper (Tölle et al., npj Digital Medicine 2025, 8:88, read from the
 research code), scaled down by a factor. Scanners, populations and contrast habits are this project's own choice:
@@ -20,7 +20,7 @@ from cardiac_ct_fm.cohort.patient import Sex
 from cardiac_ct_fm.errors import ConfigError
 
 SITE_SEEDS = 100_000
-"""Patients of site ``k`` have the seeds ``k * SITE_SEEDS`` … ``(k + 1) * SITE_SEEDS - 1``; trainings without sites use others."""
+"""Patients of site ``k`` have seeds from ``k * SITE_SEEDS`` to below ``(k + 1) * SITE_SEEDS``."""
 
 OBSERVER_BIAS_MM = 0.40
 OBSERVER_SCATTER_MM = 0.83

@@ -53,12 +53,21 @@ class Template:
         grid = unit.flip(-1).reshape(1, -1, 1, 1, 3)
         values = F.grid_sample(self.fields[None], grid, mode="bilinear", padding_mode="border", align_corners=True)
         beyond = (unit.abs() - 1).clamp_min(0) * (size - 1) / 2 * self.spacing_mm
-        return values.reshape(7, *points.shape[:-1]) - beyond.norm(dim=-1)
+        distance: Tensor = values.reshape(7, *points.shape[:-1]) - beyond.norm(dim=-1)
+        return distance
 
     def to(self, device: torch.device | str) -> Template:
         """The same template on another device."""
-        move = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items() if k != "coronaries"}
-        return Template(**move, coronaries={k: v.to(device) for k, v in self.coronaries.items()})
+        return Template(
+            self.name,
+            self.fields.to(device),
+            self.low.to(device),
+            self.spacing_mm,
+            self.root_origin.to(device),
+            self.root_axes.to(device),
+            self.centreline.to(device),
+            {name: line.to(device) for name, line in self.coronaries.items()},
+        )
 
 
 @lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""Vessels as tapered tubes along polylines: coronary arteries, aortic arch and descending aorta, venae cavae, pulmonary vessels.
+"""Vessels as tapered tubes: coronary arteries, arch and descending aorta, venae cavae, pulmonary vessels.
 
 All coordinates are template mm. The great vessels' courses continue the template where its labels end; they
 were laid out by hand along the usual anatomy (arch over the left main bronchus, descending aorta left of the
@@ -125,7 +125,7 @@ def great_vessels(
     """The patient's great vessels, and the top of his aortic arch (3,) in template mm.
 
     Args:
-        shift: (40, 3) mm, jitter of control points; the first one of each vessel, which joins the heart, moves half as much.
+        shift: (40, 3) mm, jitter of control points; the first two of each vessel, at the heart, move less.
         calibre: (10,) factors on the radii.
         ascending_radius: radius of the ascending aorta in template mm; the arch starts with it.
         place: where control points (n, 3) of the template heart belong in this patient, template mm.

@@ -32,7 +32,7 @@ def bspline_upsample(control: Tensor, size: int = FINE) -> Tensor:
 
 
 def sample_cube(field: Tensor, points: Tensor, extent_mm: float = EXTENT_MM) -> Tensor:
-    """Trilinear values of ``field`` (C, n, n, n), spread over a cube of ``extent_mm`` around 0, at points (…, 3) → (…, C)."""
+    """Trilinear values at points (…, 3) → (…, C) of ``field`` (C, n, n, n), spread over a cube around 0."""
     grid = (points * (2 / extent_mm)).flip(-1).reshape(1, -1, 1, 1, 3)
     values = F.grid_sample(field[None], grid, mode="bilinear", padding_mode="border", align_corners=True)
     return values.reshape(field.shape[0], -1).T.reshape(*points.shape[:-1], field.shape[0])
@@ -54,7 +54,8 @@ class Warp:
 
     def to_template(self, points: Tensor) -> Tensor:
         """Template coordinates of body points (…, 3)."""
-        return (points + sample_cube(self.displacement, points)) @ self.linear.T + self.centre
+        found: Tensor = (points + sample_cube(self.displacement, points)) @ self.linear.T + self.centre
+        return found
 
     def to_body(self, points: Tensor, iterations: int = 60) -> Tensor:
         """Body coordinates of template points (…, 3); converges to float precision while the Jacobian is positive."""
@@ -62,7 +63,8 @@ class Warp:
         found = target.clone()
         for _ in range(iterations):
             found = target - sample_cube(self.displacement, found)
-        return found
+        body: Tensor = found
+        return body
 
     def jacobian(self, points: Tensor, step_mm: float = 2.0) -> Tensor:
         """Central differences d template / d body at body points (N, 3) → (N, 3, 3)."""
@@ -85,4 +87,5 @@ def rotation(degrees: Tensor) -> Tensor:
     x = torch.stack([one, zero, zero, zero, cos[0], -sin[0], zero, sin[0], cos[0]]).reshape(3, 3)
     y = torch.stack([cos[1], zero, sin[1], zero, one, zero, -sin[1], zero, cos[1]]).reshape(3, 3)
     z = torch.stack([cos[2], -sin[2], zero, sin[2], cos[2], zero, zero, zero, one]).reshape(3, 3)
-    return z @ y @ x
+    turn: Tensor = z @ y @ x
+    return turn

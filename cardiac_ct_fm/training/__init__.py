@@ -1,0 +1,1 @@
+"""Training: looks and data lists, losses, metrics, and fine-tuning a head."""

@@ -100,7 +100,7 @@ class CohortLooks(IterableDataset[Example]):
         start: int = 0,
     ) -> None:
         super().__init__()
-        self.looks = {look.name: look for look in looks}
+        self.looks: dict[str, LookConfig] = {look.name: look for look in looks}
         self.intensity, self.plan, self.seed, self.strength, self.start = intensity, plan, seed, strength, start
 
     def __iter__(self) -> Iterator[Example]:

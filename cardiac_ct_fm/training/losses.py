@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name torch itself documents
+import torch.nn.functional as F
 from torch import Tensor
 
 
