@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 
 from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.cohort.case import draw_case
+from cardiac_ct_fm.cohort.sites import SITE_SEEDS, draw_site_case
+from cardiac_ct_fm.cohort.sites import site as find_site
 from cardiac_ct_fm.errors import ConfigError, DataError
 from cardiac_ct_fm.files import atomic_write
 from cardiac_ct_fm.geometry import Grid
@@ -20,8 +23,12 @@ from cardiac_ct_fm.training.evaluate import ScanSource
 from cardiac_ct_fm.training.scans import LabelledScan
 from cardiac_ct_fm.volume_io import Volume
 
-HELD_OUT_SEEDS = range(1_000_000)
-"""Seeds of digital patients that are only ever evaluated on; trainings draw theirs from 10,000,000 on."""
+HELD_OUT_FROM = 50_000
+"""Patients of a digital site from this index on are only ever evaluated on.
+
+A site trains on its first patients, at most 3001 (:mod:`cardiac_ct_fm.cohort.sites`); plain trainings draw patients of
+no site, with seeds from 10,000,000 on. Patients of no site with seeds below :data:`SITE_SEEDS` are held out.
+"""
 
 SCAN_SPACING_MM = 1.0
 SCAN_SHAPE = (192, 192, 192)
@@ -31,15 +38,57 @@ SCAN_SHIFT_MM = 12.0
 """The middle of a held-out scan lies up to this far from the middle of the heart, along each axis."""
 
 
+_PATIENTS = re.compile(r"(?:(\d+)(?:-(\d+))?/)?(\d+)(?:-(\d+))?")
+
 _SCAN_FACTS = {"format": "digital", "patient_position": "HFS"}
 
 LABEL_HEADS = ("heart", "calc", "coronaries")
 
 
+def held_out_seeds(site: int = 0) -> range:
+    """Seeds of digital patients that no training draws.
+
+    Args:
+        site: 1…8, or 0 for patients of no site.
+
+    Raises:
+        ConfigError: no such site.
+    """
+    if site == 0:
+        return range(SITE_SEEDS)
+    number = find_site(site).number
+    return range(number * SITE_SEEDS + HELD_OUT_FROM, (number + 1) * SITE_SEEDS)
+
+
+def held_out_patients(text: str) -> list[tuple[int, int]]:
+    """Which held-out patients a text means, as pairs of site and seed.
+
+    Args:
+        text: ``0-19`` (patients of no site), ``3/0-19`` (the first twenty held-out patients of site 3), ``1-8/0-24``
+            (of each of the sites), or several of these with commas.
+
+    Raises:
+        ConfigError: not such a text, no such site, or more patients than a site has.
+    """
+    chosen: list[tuple[int, int]] = []
+    for part in text.split(","):
+        match = _PATIENTS.fullmatch(part.strip())
+        if match is None:
+            raise ConfigError(f"{part!r} names no digital patients; write 0-19, or 3/0-19 for those of site 3.")
+        site, last_site, first, last = match.groups()
+        indices = range(int(first), int(last or first) + 1)
+        for number in range(int(site or 0), int(last_site or site or 0) + 1):
+            seeds = held_out_seeds(number)
+            if not indices or indices[-1] >= len(seeds):
+                raise ConfigError(f"{part!r} asks for patients beyond 0…{len(seeds) - 1} of site {number}.")
+            chosen += [(number, seeds[i]) for i in indices]
+    return chosen
+
+
 def digital_source(
-    seeds: Sequence[int],
+    patients: str | Sequence[tuple[int, int]],
     *,
-    strength: float = 1.0,
+    strength: float | None = None,
     spacing_mm: float = SCAN_SPACING_MM,
     shape: tuple[int, int, int] = SCAN_SHAPE,
     cache: Path | None = None,
@@ -48,57 +97,65 @@ def digital_source(
     """Held-out digital patients for :func:`~cardiac_ct_fm.training.evaluate.evaluate`.
 
     Args:
-        seeds: of the patients.
-        strength: dial of the domain randomisation.
+        patients: pairs of site (0: none) and seed, or a text for :func:`held_out_patients`.
+        strength: dial of the domain randomisation; 1 for patients of no site and 0.7 for a site's when None.
         spacing_mm: isotropic voxel size.
         shape: of the scans.
         cache: folder that keeps rendered scans; None renders them anew.
         device: where they are rendered.
 
     Raises:
-        ConfigError: a seed is not held out.
+        ConfigError: a patient is not held out.
     """
-    for seed in seeds:
-        _check_held_out(seed)
+    pairs = held_out_patients(patients) if isinstance(patients, str) else list(patients)
+    for number, seed in pairs:
+        if seed not in held_out_seeds(number):
+            raise ConfigError(
+                f"Patient {seed} of site {number} is not held out: seeds {held_out_seeds(number).start} to "
+                f"{held_out_seeds(number).stop - 1} are; others may have been trained on."
+            )
+    by_key = {_key(number, seed): (number, seed) for number, seed in pairs}
     facts: dict[str, Any] = {"strength": strength, "spacing_mm": spacing_mm, "shape": list(shape)}
 
+    tag = "default" if strength is None else f"{strength:g}"
+
     def load(key: str) -> LabelledScan:
-        seed = int(key.rsplit("-", 1)[1])
-        file = (
-            None if cache is None else cache / f"{key}-s{strength:g}-{spacing_mm:g}mm-{'x'.join(map(str, shape))}.npz"
-        )
+        number, seed = by_key[key]
+        file = None if cache is None else cache / f"{key}-{tag}-{spacing_mm:g}mm-{'x'.join(map(str, shape))}.npz"
         if file is not None and file.exists():
             return _read(file)
-        scan = digital_scan(seed, strength=strength, spacing_mm=spacing_mm, shape=shape, device=device)
+        scan = digital_scan(seed, number, strength=strength, spacing_mm=spacing_mm, shape=shape, device=device)
         if file is not None:
             _write(file, scan)
         return scan
 
-    return ScanSource("digital patients", tuple(f"digital-{seed:06d}" for seed in seeds), load, facts)
+    return ScanSource("digital patients", tuple(by_key), load, facts)
 
 
 def digital_scan(
     seed: int,
+    site: int = 0,
     *,
-    strength: float = 1.0,
+    strength: float | None = None,
     spacing_mm: float = SCAN_SPACING_MM,
     shape: tuple[int, int, int] = SCAN_SHAPE,
     device: torch.device | str = "cpu",
 ) -> LabelledScan:
-    """A held-out digital patient as a whole scan: image, label maps and points, never pre-centred.
+    """A digital patient as a whole scan: image, label maps and true points, never pre-centred.
 
     Args:
         seed: of the patient, the scanner's noise and the scan's place.
-        strength: dial of the domain randomisation.
+        site: 1…8, or 0 for a patient of no site.
+        strength: dial of the domain randomisation; 1 for patients of no site and 0.7 for a site's when None.
         spacing_mm: isotropic voxel size.
         shape: of the scan.
         device: where it is rendered.
 
     Raises:
-        ConfigError: the seed is not held out, or it does not show a patient.
+        ConfigError: no such site, or a parameter out of range.
     """
-    _check_held_out(seed)
-    case = draw_case(seed, strength=strength, device=device)
+    dial = {} if strength is None else {"strength": strength}
+    case = draw_site_case(site, seed, device=device, **dial) if site else draw_case(seed, device=device, **dial)
     centre = np.random.default_rng([seed, 17]).uniform(-SCAN_SHIFT_MM, SCAN_SHIFT_MM, 3)
     hu, look = case.look(torch.from_numpy(centre).float(), spacing_mm, shape, noise_seed=seed)
     grid = Grid.centred(centre, spacing_mm, shape)
@@ -107,19 +164,22 @@ def digital_scan(
         name: _point(name, point.double().cpu().numpy(), bool(case.shows(point)), grid)
         for name, point in case.heart.landmarks.items()
     }
+    key = _key(site, seed)
+    patient = case.heart.patient
     return LabelledScan(
-        Volume(data, grid.affine, f"digital patient {seed}", dict(_SCAN_FACTS)),
-        name=f"digital-{seed:06d}",
-        patient=f"digital-{seed:06d}",
-        landmarks={
-            head: {name: points[name] for name in HEADS[head].classes}
-            for head in HEADS
-            if HEADS[head].kind == "landmarks"
-        },
+        Volume(data, grid.affine, key, dict(_SCAN_FACTS)),
+        name=key,
+        patient=key,
+        site=f"site{site}" if site else "",
+        landmarks={h: {n: points[n] for n in s.classes} for h, s in HEADS.items() if s.kind == "landmarks"},
         label_maps={name: getattr(look, name).cpu().numpy() for name in LABEL_HEADS},
         classes={name: HEADS[name].classes for name in LABEL_HEADS},
-        facts={"sex": case.heart.patient.sex, "template": case.heart.patient.template},
+        facts={"sex": patient.sex, "template": patient.template, "bicuspid": patient.root.fused},
     )
+
+
+def _key(site: int, seed: int) -> str:
+    return f"site{site}-{seed}" if site else f"digital-{seed}"
 
 
 def _point(name: str, ras: np.ndarray[Any, Any], shown: bool, grid: Grid) -> Landmark:
@@ -130,19 +190,10 @@ def _point(name: str, ras: np.ndarray[Any, Any], shown: bool, grid: Grid) -> Lan
     return Landmark(name, True, (x, y, z), 1.0)
 
 
-def _check_held_out(seed: int) -> None:
-    if seed not in HELD_OUT_SEEDS:
-        raise ConfigError(
-            f"seed {seed} is not held out: 0…{HELD_OUT_SEEDS.stop - 1} are; patients beyond may have been trained on."
-        )
-
-
 def _write(file: Path, scan: LabelledScan) -> None:
     """Keep a rendered scan."""
     points = {h: {n: p.ras_mm for n, p in own.items()} for h, own in scan.landmarks.items()}
-    about = json.dumps(
-        {"name": scan.name, "landmarks": points, "facts": dict(scan.facts), "source": scan.volume.source}
-    )
+    about = json.dumps({"name": scan.name, "site": scan.site, "landmarks": points, "facts": dict(scan.facts)})
     with atomic_write(file) as temporary, temporary.open("wb") as stream:
         arrays = {"about": np.array(about), "hu": scan.volume.data, "affine": scan.volume.affine, **scan.label_maps}
         np.savez_compressed(stream, allow_pickle=False, **arrays)
@@ -157,7 +208,7 @@ def _read(file: Path) -> LabelledScan:
     try:
         with np.load(file, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
-            volume = Volume(stored["hu"], stored["affine"], about["source"], dict(_SCAN_FACTS))
+            volume = Volume(stored["hu"], stored["affine"], about["name"], dict(_SCAN_FACTS))
             maps = {head: stored[head] for head in LABEL_HEADS}
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{file} is damaged ({error}); remove it and it is rendered again.") from error
@@ -169,4 +220,4 @@ def _read(file: Path) -> LabelledScan:
         for h, own in about["landmarks"].items()
     }
     classes = {head: HEADS[head].classes for head in LABEL_HEADS}
-    return LabelledScan(volume, about["name"], about["name"], "", landmarks, maps, classes, about["facts"])
+    return LabelledScan(volume, about["name"], about["name"], about["site"], landmarks, maps, classes, about["facts"])

@@ -67,9 +67,9 @@ def main() -> None:
     """Evaluate and print; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
-    parser.add_argument("--n", type=int, default=20, help="patients")
-    parser.add_argument("--first", type=int, default=0, help="seed of the first patient")
-    parser.add_argument("--strength", type=float, default=1.0, help="dial of the domain randomisation")
+    parser.add_argument("--n", type=int, default=20, help="patients of no site, from seed 0 on")
+    parser.add_argument("--cohort", help="which patients instead, for example 1-8/0-199: 200 of each site")
+    parser.add_argument("--strength", type=float, help="dial of the domain randomisation")
     parser.add_argument("--spacing", type=float, default=1.0, help="mm")
     parser.add_argument("--shape", type=int, nargs=3, default=(192, 192, 192))
     parser.add_argument("--heads", nargs="+", help="heads to measure (default: all of the model's)")
@@ -80,9 +80,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    seeds = range(args.first, args.first + args.n)
     shape = tuple(args.shape)
-    data = digital_source(seeds, strength=args.strength, spacing_mm=args.spacing, shape=shape, cache=args.cache)
+    patients = args.cohort or f"0-{args.n - 1}"
+    data = digital_source(patients, strength=args.strength, spacing_mm=args.spacing, shape=shape, cache=args.cache)
 
     def tell(scan: str, done: int, total: int) -> None:
         print(f"{scan} {done}/{total}", file=sys.stderr, flush=True)
