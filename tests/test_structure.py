@@ -17,7 +17,7 @@ MAX_LINES = 300
 
 LEVELS = (
     {"errors", "process"},
-    {"anatomy", "files"},
+    {"anatomy", "files", "process"},
     {"config"},
     {"registry"},
     {"geometry", "hub", "model_card"},
@@ -25,7 +25,7 @@ LEVELS = (
     {"tensor_files", "backbones", "preprocess", "label_io"},
     {"heads", "head_files", "model_folder", "result", "checkpoints"},
     {"pretrained", "decode", "scan_list", "volumes", "doctor"},
-    {"model", "publish", "planning"},
+    {"model", "publish", "planning", "volumes"},
     {"looks", "convert", "exchange"},
     {"merging"},
     {"inference", "render2d", "cohort"},
