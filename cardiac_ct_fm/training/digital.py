@@ -155,7 +155,7 @@ def digital_scan(
         ConfigError: no such site, or a parameter out of range.
     """
     dial = {} if strength is None else {"strength": strength}
-    case = draw_site_case(site, seed, device=device, **dial) if site else draw_case(seed, device=device, **dial)
+    case = draw_site_case(site, seed, device=device, **dial) if site else draw_case(seed, None, device=device, **dial)
     centre = np.random.default_rng([seed, 17]).uniform(-SCAN_SHIFT_MM, SCAN_SHIFT_MM, 3)
     hu, look = case.look(torch.from_numpy(centre).float(), spacing_mm, shape, noise_seed=seed)
     grid = Grid.centred(centre, spacing_mm, shape)
