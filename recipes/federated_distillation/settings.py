@@ -1,0 +1,279 @@
+"""What a federation is asked to do: every flag, its meaning and its limits, checked before any round starts.
+
+Pure data without torch. The names follow the research code's command line where it has a counterpart
+(``README.md`` has the table); defaults are its settings, read from the code that came with the paper.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from cardiac_ct_fm.errors import ConfigError
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "task": ("kd", "hps", "ms", "calc"),
+    "method": ("kd", "condist", "fedavg", "local"),
+    "mode": ("train", "test"),
+    "model_type": ("swin_unetr", "unet", "unetr"),
+    "teacher_type": ("swin_unetr", "unet", "unetr"),
+    "size": ("smoke", "tiny", "small", "base"),
+    "weighting": ("samples", "equal"),
+    "uncertainty": ("shifts", "flips"),
+    "pseudo_labels": ("weight", "drop", "keep"),
+}
+"""Settings that are one of a few words."""
+
+POINT_TASKS = ("hps", "ms", "calc")
+"""The label types that experts provide; each has a teacher of its own."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One federated experiment.
+
+    Attributes:
+        task: ``kd`` trains one network with all heads; ``hps``, ``ms`` or ``calc`` train one task network.
+        method: ``kd`` (teach, label, distil), ``condist`` (one stage, the global model answers for missing labels),
+            ``fedavg`` (one stage, real labels only) or ``local`` (each site alone, all of them tested everywhere).
+        locations: sites that take part in training.
+        test_locations: sites to test on; all locations when empty.
+        holdings: label types of sites that are not the paper's, as ``name=heart,hps``.
+        mode: ``train``, or ``test`` a checkpoint without training.
+        rounds: rounds of each training step.
+        epochs: passes over a site's scans per round.
+        batch_size: scans per optimiser step.
+        batch_maxnum: most optimiser steps per epoch; 0 for no limit.
+        looks_per_scan: labelled windows drawn from a scan per pass; the paper draws 4.
+        test_ratio: share of a site's patients that is never trained on.
+        test_on_global_updates: test the averaged network after every round.
+        test_on_local_updates: test each site's own network before it is averaged.
+        exp_name: name of the experiment; its folder and the weights' tag.
+        tags: words for people, kept in history and model card.
+        ckpt: weights (a model name, folder or ``.safetensors``) to start from or to test; kept on the server.
+        finetune: train the heads only; the trunk stays as in ``ckpt``.
+        condition_on_seg: task networks see the one-hot heart segmentation beside the image.
+        output_seg: networks get a heart head and train it on the heart segmentation.
+        patches: edge in voxels of random windows within a look; 0 takes the whole look.
+        model_type: architecture of the network that comes out.
+        teacher_type: architecture of the task networks that teach it.
+        size: how large the networks are.
+        lr: learning rate; 0 takes the architecture's own (8e-4 for transformers, 1e-2 for the U-Net, as the paper's).
+        weight_decay: AdamW's.
+        weighting: average sites by their number of labelled scans, or equally.
+        fedprox_mu: weight of FedProx' proximal term (Li et al. 2020); 0 is FedAvg.
+        soft_targets: weight of the distillation towards the teachers' probabilities beside hard labels.
+        temperature: of those probabilities.
+        uncertainty: how teachers doubt: windows moved by a few mm, or mirrored (mirrors swap left and right).
+        uncertainty_samples: answers per scan, the undisturbed one included.
+        pseudo_labels: use them weighted by certainty, drop the uncertain, or keep all.
+        max_spread_mm: spread of a point's answers above which ``drop`` drops it; half of that weighs 1/e in ``weight``.
+        min_agreement: Dice among answers below which ``drop`` drops a segmentation.
+        dp_noise: noise multiplier of the Gaussian mechanism at each site; 0 turns differential privacy off.
+        dp_clip: L2 norm that a site's update is clipped to before noise is added.
+        dp_delta: the δ that the accountant's ε is given for.
+        quorum: sites that must answer a round; 0 means all that were asked.
+        round_timeout_s: longest time of one round; 0 for none.
+        grace_s: time that late sites get once the quorum is reached.
+        rounds_per_job: rounds after which a deployed job ends and the next begins; a site that returns joins there.
+            0 puts everything into one job.
+        local: one machine, digital sites of the cohort.
+        scans: digital scans per site, at most the paper's number of CTs.
+        labelled: of these, labelled ones per label type that the site holds.
+        variants: different windows of a scan before they repeat (they are then kept in memory); 0 never repeats.
+        seed: of splits, initial weights and everything drawn.
+        threads: CPU threads per site; 0 leaves torch's own choice.
+    """
+
+    task: str = "kd"
+    method: str = "kd"
+    locations: tuple[str, ...] = ()
+    test_locations: tuple[str, ...] = ()
+    holdings: tuple[str, ...] = ()
+    mode: str = "train"
+    rounds: int = 10
+    epochs: int = 1
+    batch_size: int = 1
+    batch_maxnum: int = 0
+    looks_per_scan: int = 4
+    test_ratio: float = 0.2
+    test_on_global_updates: bool = False
+    test_on_local_updates: bool = False
+    exp_name: str = "fedkd"
+    tags: tuple[str, ...] = ()
+    ckpt: str = ""
+    finetune: bool = False
+    condition_on_seg: bool = False
+    output_seg: bool = True
+    patches: int = 0
+    model_type: str = "swin_unetr"
+    teacher_type: str = "unet"
+    size: str = "tiny"
+    lr: float = 0.0
+    weight_decay: float = 0.01
+    weighting: str = "samples"
+    fedprox_mu: float = 0.0
+    soft_targets: float = 0.0
+    temperature: float = 2.0
+    uncertainty: str = "shifts"
+    uncertainty_samples: int = 4
+    pseudo_labels: str = "weight"
+    max_spread_mm: float = 4.0
+    min_agreement: float = 0.5
+    dp_noise: float = 0.0
+    dp_clip: float = 1.0
+    dp_delta: float = 1e-5
+    quorum: int = 0
+    round_timeout_s: int = 0
+    grace_s: int = 30
+    rounds_per_job: int = 0
+    local: bool = False
+    scans: int = 40
+    labelled: int = 16
+    variants: int = 0
+    seed: int = 0
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(_unknown(name, getattr(self, name), known))
+        if not self.locations:
+            raise ConfigError("locations is empty; name the sites that take part, for example --locations site-1 site-2.")
+        if len(set(self.locations)) != len(self.locations):
+            raise ConfigError(f"locations {', '.join(self.locations)} name a site twice; name each once.")
+        if not self.exp_name.replace("-", "").replace("_", "").isalnum():
+            raise ConfigError(f"exp_name {self.exp_name!r} must be letters, digits, '-' or '_'.")
+        self._check_ranges()
+        self._check_combinations()
+
+    def _check_ranges(self) -> None:
+        positive = ("rounds", "epochs", "batch_size", "looks_per_scan", "uncertainty_samples", "scans", "labelled")
+        limits: dict[str, tuple[float, float]] = dict.fromkeys(positive, (1, float("inf")))
+        limits |= dict.fromkeys(
+            ("batch_maxnum", "patches", "lr", "weight_decay", "fedprox_mu", "soft_targets", "dp_noise", "quorum",
+             "round_timeout_s", "grace_s", "rounds_per_job", "variants", "seed", "threads"),
+            (0, float("inf")),
+        )  # fmt: skip
+        limits |= {"min_agreement": (0, 1)}
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie in {low:g}…{high:g}.")
+        for name in ("temperature", "max_spread_mm", "dp_clip"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive.")
+        for name in ("test_ratio", "dp_delta"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1, for example 0.2.")
+        if self.quorum > len(self.locations):
+            raise ConfigError(
+                f"quorum is {self.quorum} but {len(self.locations)} sites take part; choose at most that many."
+            )
+
+    def _check_combinations(self) -> None:
+        if self.task != "kd" and self.method not in ("fedavg", "local"):
+            raise ConfigError(
+                f"method {self.method!r} trains all heads and cannot train task {self.task!r} alone; choose "
+                "--method fedavg or local, or --task kd."
+            )
+        if self.mode == "test" and not self.ckpt:
+            raise ConfigError("mode 'test' has nothing to test; give --ckpt, for example a folder written by export.")
+        if self.finetune and not self.ckpt:
+            raise ConfigError("finetune trains heads on a frozen trunk, so it needs trained weights: give --ckpt.")
+        if self.condition_on_seg and self.task != "kd" and self.output_seg:
+            raise ConfigError(
+                "condition_on_seg shows the network the heart segmentation and output_seg asks it for the same; "
+                "choose one: --no-output-seg or --no-condition-on-seg."
+            )
+        if self.task == "kd" and not self.output_seg:
+            raise ConfigError("The network of task 'kd' finds the heart first, so it needs its head: leave output_seg on.")
+        if self.condition_on_seg and self.task == "kd" and self.method != "kd":
+            raise ConfigError(
+                f"condition_on_seg is for task networks; method {self.method!r} has none. Leave it out, or use "
+                "--method kd."
+            )
+
+    def to_json(self) -> str:
+        """One line of JSON, the inverse of :meth:`from_json`."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """Read :meth:`to_json`; unknown names are errors.
+
+        Raises:
+            ConfigError: not such settings.
+        """
+        raw: dict[str, Any] = json.loads(text)
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in raw:
+            if name not in known:
+                raise ConfigError(_unknown("setting", name, known))
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+
+    def replace(self, **changes: Any) -> Settings:
+        """A checked copy with some settings changed."""
+        return dataclasses.replace(self, **changes)
+
+    def for_sites(self) -> Settings:
+        """What sites are told: everything but the place of the checkpoint, which stays on the server."""
+        return self.replace(ckpt="on the server") if self.ckpt else self
+
+    def fingerprint(self) -> str:
+        """Identity of what decides the weights; a breakpoint of other settings is never continued."""
+        free = {"quorum", "round_timeout_s", "grace_s", "rounds_per_job", "threads", "tags", "test_locations"}
+        kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _unknown(what: str, value: object, known: Sequence[str]) -> str:
+    near = get_close_matches(str(value), known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{what} is {value!r}.{hint} Choose one of: {', '.join(known)}."
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "locations": ("site-1", "site-3", "site-6"),
+        "local": True,
+        "size": "smoke",
+        "rounds": 2,
+        "scans": 5,
+        "labelled": 3,
+        "looks_per_scan": 3,
+        "variants": 1,
+        "uncertainty_samples": 2,
+        "threads": 1,
+        "exp_name": "smoke",
+    },
+    "demo": {
+        "locations": tuple(f"site-{i}" for i in range(1, 9)),
+        "local": True,
+        "size": "tiny",
+        "rounds": 20,
+        "patches": 64,
+        "scans": 40,
+        "labelled": 16,
+        "looks_per_scan": 2,
+        "variants": 6,
+        "test_on_global_updates": True,
+        "exp_name": "demo",
+    },
+    "paper": {
+        "locations": tuple(f"site-{i}" for i in range(1, 9)),
+        "size": "base",
+        "rounds": 100,
+        "batch_size": 1,
+        "looks_per_scan": 4,
+        "rounds_per_job": 10,
+        "quorum": 6,
+        "grace_s": 600,
+        "exp_name": "fedkd",
+    },
+}
+"""Named starting points: ``smoke`` proves that all stages run, ``demo`` is the digital federation, ``paper`` the real one."""
