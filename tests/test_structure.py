@@ -17,7 +17,7 @@ MAX_LINES = 300
 
 LEVELS = (
     {"errors", "process"},
-    {"anatomy", "files", "process"},
+    {"anatomy", "backbone_config", "files", "process"},
     {"config"},
     {"registry"},
     {"geometry", "hub", "model_card"},
