@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cardiac_ct_fm.anatomy import HEADS, LANDMARKS
 from cardiac_ct_fm.cohort.patient import Patient
-from cardiac_ct_fm.cohort.root import RootShape, build_root
+from cardiac_ct_fm.cohort.root import HIGH_MM, LOW_MM, RootShape, build_root
 from cardiac_ct_fm.cohort.templates import Template, load_template
 from cardiac_ct_fm.cohort.vessels import ARCH_NORMAL, Tube, coronary_tubes, great_vessels
 from cardiac_ct_fm.cohort.warp import Warp, bspline_upsample, rotation, sample_cube
@@ -23,6 +23,12 @@ NAMES: tuple[str, ...] = HEADS["heart"].classes
 
 HEART_CENTRE_MM: tuple[float, float, float] = (-8.0, 0.0, -98.0)
 """Middle of the templates' chambers in template mm; it is the origin of body coordinates."""
+
+ABOVE_ROOT_Z_MM = -70.0
+"""Above this height (template mm) aorta is ascending aorta or arch; the root lies below."""
+
+ROOT_REACH_MM, ROOT_RADIUS_MM = 56.0, 40.0
+"""The analytic root acts within this box and cylinder (template mm): twice the largest sinus."""
 
 TEXTURE_MM = 200.0
 """Edge of the cube on which the heart's inner texture is defined."""
@@ -40,12 +46,14 @@ class Fields:
     Attributes:
         blood: (7, N) in the order of the heart label; includes parts of vessels that carry no label.
         label: (7, N) the same, cut where labels end.
+        ascending: (N,) distance to the plane at which the label Aorta ends; −25 at and below the root.
         root: indices (M,) of the points near the root; local: (M, 3) root-frame coordinates of these.
         lumen: (M,) lumen of outflow tract, root and ascending aorta at those points.
     """
 
     blood: Tensor
     label: Tensor
+    ascending: Tensor
     root: Tensor
     local: Tensor
     lumen: Tensor
@@ -101,14 +109,17 @@ class DigitalHeart:
         """Root-frame coordinates of template points (N, 3)."""
         return (q - self.template.root_origin) @ self.template.root_axes.T
 
-    def fields(self, q: Tensor) -> Fields:
-        """All structures at template points ``q`` (N, 3)."""
-        raw = self.template.sample(q)
+    def fields(self, q: Tensor, raw: Tensor | None = None) -> Fields:
+        """All structures at template points ``q`` (N, 3); ``raw`` (7, N) are the template's distances, if known."""
+        if raw is None:
+            raw = self.template.sample(q)
         d = raw + self.offsets[:, None]
         outer = torch.maximum(raw[MYO], raw[LV]) + self.epicardium
         d[MYO] = torch.minimum(torch.minimum(outer, -d[LV]), raw[MYO] + 5.0 + abs(self.epicardium))
-        near = ((q - self.template.root_origin).norm(dim=-1) < 60).nonzero()[:, 0]
+        near = ((q - self.template.root_origin).abs() < ROOT_REACH_MM).all(-1).nonzero()[:, 0]
         local = self.local(q[near])
+        within = (local[:, :2].norm(dim=-1) < ROOT_RADIUS_MM) & (local[:, 2] > LOW_MM) & (local[:, 2] < HIGH_MM)
+        near, local = near[within], local[within]
         lumen = torch.empty(0, device=q.device)
         if len(near):
             d[:, near], lumen = self._with_root(d[:, near], local, q[near])
@@ -116,8 +127,10 @@ class DigitalHeart:
         x, _, z = q.unbind(-1)
         label[RA] = torch.minimum(label[RA], torch.minimum(z - LABEL_RA_Z_MM[0], LABEL_RA_Z_MM[1] - z))
         label[LA] = torch.minimum(label[LA], torch.minimum(x - LABEL_LA_X_MM[0], LABEL_LA_X_MM[1] - x))
-        label[AORTA] = torch.where(z > -70, torch.minimum(label[AORTA], self.before_arch(q)), label[AORTA])
-        return Fields(d, label, near, local, lumen)
+        before = self.before_arch(q)
+        high = z > ABOVE_ROOT_Z_MM
+        label[AORTA] = torch.where(high, torch.minimum(label[AORTA], before), label[AORTA])
+        return Fields(d, label, torch.where(high, before, torch.full_like(z, -25.0)), near, local, lumen)
 
     def _with_root(self, d: Tensor, local: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """The structures around the analytic root: its lumen replaces the template's, neighbours give way."""

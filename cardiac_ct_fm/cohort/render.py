@@ -10,15 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cardiac_ct_fm.cohort.heart import AORTA, LA, LV, MYO, NAMES, PA, RA, RV, DigitalHeart, Fields
+from cardiac_ct_fm.cohort.raster import double, half_grid, tube_field
 from cardiac_ct_fm.cohort.valve import calcium, leaflets
-from cardiac_ct_fm.cohort.vessels import Tube
 
-CELL = 4
-"""Edge in voxels of the blocks in which it is decided whether a tube comes near."""
+COARSE_WARP_MM = 2.6
+COARSE_FIELDS_MM = 1.3
+"""Up to these spacings the warp, and the template's distances, are worked out on every second point of a grid and
+interpolated; both are smooth at twice the spacing (the template is stored at 2 mm, the warp at 8 mm)."""
+
+
+VESSEL_WALL_MM = 1.0
+"""Wall of great vessels other than the aorta, near the 1 mm of a normal pulmonary artery (textbook)."""
 
 
 @dataclass(frozen=True)
@@ -50,31 +55,6 @@ def share(distance: Tensor, voxel_mm: float) -> Tensor:
     return (distance / voxel_mm + 0.5).clamp(0, 1)
 
 
-def tube_field(tubes: tuple[Tube, ...], q: Tensor, voxel_mm: float) -> list[Tensor]:
-    """Signed distance of the grid's template points ``q`` (X, Y, Z, 3) to each tube, −25 where far away."""
-    shape = q.shape[:3]
-    middle = [torch.arange(CELL // 2, n + CELL // 2, CELL, device=q.device).clamp_max(n - 1) for n in shape]
-    coarse = q[middle[0]][:, middle[1]][:, :, middle[2]]
-    reach = voxel_mm * (CELL * 0.87 + 1) + 4.0
-    out = []
-    for tube in tubes:
-        low, high = tube.line.min(0).values, tube.line.max(0).values
-        margin = float(tube.radius.max()) + reach
-        field = torch.full(shape, -25.0, device=q.device)
-        box = ((coarse > low - margin) & (coarse < high + margin)).all(-1)
-        if box.any():
-            cells = torch.full(coarse.shape[:3], -25.0, device=q.device)
-            cells[box] = tube.distance(coarse[box])
-            close = cells > -reach
-            if close.any():
-                cells = F.interpolate(cells[None, None], scale_factor=CELL, mode="nearest")[0, 0]
-                field = cells[: shape[0], : shape[1], : shape[2]].clamp_min(-25.0).clone()
-                fine = field > -reach
-                field[fine] = tube.distance(q[fine])
-        out.append(field)
-    return out
-
-
 def render(
     heart: DigitalHeart, points: Tensor, voxel_mm: float, background: Callable[[Tensor], Tensor] | None = None
 ) -> Look:
@@ -88,23 +68,24 @@ def render(
             vessels; ``None`` paints fat (for tests of the heart alone).
     """
     shape = points.shape[:3]
-    q = heart.warp.to_template(points)
-    flat = q.reshape(-1, 3)
     step = voxel_mm * heart.shape.scale
-    fields = heart.fields(flat)
-    tubes = tube_field(heart.tubes, q, step)
-    arch = tubes[0].reshape(-1)
+    q, fields = _fields(heart, points, voxel_mm)
+    carried = {
+        kind: [t for t in heart.tubes if t.blood == kind] for kind in dict.fromkeys(t.blood for t in heart.tubes)
+    }
+    tubes = {kind: tube_field(group, q, step).reshape(-1) for kind, group in carried.items()}
+    arch = tube_field(heart.tubes[:1], q, step).reshape(-1)
     blood = fields.blood
     blood[AORTA] = torch.maximum(blood[AORTA], arch)
-    label = _label(heart, fields, arch, flat).reshape(shape)
+    label = _label(fields, arch).reshape(shape)
     distance = blood.max(0).values
-    for tube in tubes[1:]:
-        distance = torch.maximum(distance, tube.reshape(-1))
+    for tube in tubes.values():
+        distance = torch.maximum(distance, tube)
     away = distance.reshape(shape) / heart.shape.scale
     around = background(away) if background else torch.full_like(away, heart.patient.tissue["fat"])
     valve = _near_valve(heart, fields)
     hu = _paint(heart, fields, valve, tubes, around.reshape(-1).clone(), points, step)
-    tree = torch.stack(tube_field(heart.coronaries, q, step)).max(0).values.reshape(-1)
+    tree = tube_field(heart.coronaries, q, step).reshape(-1)
     free = torch.minimum(tree, -blood[[LA, LV, RA, RV, AORTA, PA]].max(0).values)
     hu = _over(hu, share(free + 0.7 * heart.shape.scale, step), heart.patient.tissue["wall"])
     hu = _over(hu, share(free, step), heart.patient.blood["coronary"])
@@ -125,10 +106,23 @@ def render(
 
 def heart_labels(heart: DigitalHeart, points: Tensor, voxel_mm: float) -> Tensor:
     """Only the heart label map (X, Y, Z) uint8 of a grid, without painting an image."""
-    q = heart.warp.to_template(points)
-    arch = tube_field(heart.tubes[:1], q, voxel_mm * heart.shape.scale)[0].reshape(-1)
-    flat = q.reshape(-1, 3)
-    return _label(heart, heart.fields(flat), arch, flat).reshape(points.shape[:3])
+    q, fields = _fields(heart, points, voxel_mm)
+    arch = tube_field(heart.tubes[:1], q, voxel_mm * heart.shape.scale).reshape(-1)
+    return _label(fields, arch).reshape(points.shape[:3])
+
+
+def _fields(heart: DigitalHeart, points: Tensor, voxel_mm: float) -> tuple[Tensor, Fields]:
+    """Template coordinates (X, Y, Z, 3) of a grid, and all structures there."""
+    shape = points.shape[:3]
+    if voxel_mm > COARSE_WARP_MM:
+        q = heart.warp.to_template(points)
+        return q, heart.fields(q.reshape(-1, 3))
+    half = heart.warp.to_template(half_grid(points))
+    q = double(half.permute(3, 0, 1, 2), shape).permute(1, 2, 3, 0).contiguous()
+    raw = None
+    if voxel_mm <= COARSE_FIELDS_MM:
+        raw = double(heart.template.sample(half), shape).reshape(7, -1)
+    return q, heart.fields(q.reshape(-1, 3), raw)
 
 
 def _near_valve(heart: DigitalHeart, fields: Fields) -> Tensor:
@@ -138,11 +132,10 @@ def _near_valve(heart: DigitalHeart, fields: Fields) -> Tensor:
     return ((fields.lumen > -4) & (height > -8) & (height < top)).nonzero()[:, 0]
 
 
-def _label(heart: DigitalHeart, fields: Fields, arch: Tensor, q: Tensor) -> Tensor:
+def _label(fields: Fields, arch: Tensor) -> Tensor:
     """The heart label map, flat, uint8."""
     label = fields.label
-    before = heart.before_arch(q)
-    label[AORTA] = torch.maximum(label[AORTA], torch.where(q[:, 2] > -62, torch.minimum(arch, before), arch * 0 - 25))
+    label[AORTA] = torch.maximum(label[AORTA], torch.minimum(arch, fields.ascending))
     best = label.max(0)
     return torch.where(best.values > 0, best.indices + 1, torch.zeros_like(best.indices)).to(torch.uint8)
 
@@ -153,20 +146,26 @@ def _over(hu: Tensor, cover: Tensor, value: Tensor | float) -> Tensor:
 
 
 def _paint(
-    heart: DigitalHeart, fields: Fields, valve: Tensor, tubes: list[Tensor], hu: Tensor, points: Tensor, step: float
+    heart: DigitalHeart,
+    fields: Fields,
+    valve: Tensor,
+    tubes: dict[str, Tensor],
+    hu: Tensor,
+    points: Tensor,
+    step: float,
 ) -> Tensor:
     """Walls, vessels, blood, muscle and valves, in HU, flat."""
     p, scale = heart.patient, heart.shape.scale
     d = fields.blood
     wall = torch.stack(
         [d[RV] + p.wall_rv_mm * scale, d[RA] + p.wall_atrium_mm * scale, d[LA] + p.wall_atrium_mm * scale,
-         d[AORTA] + p.root.wall_mm * scale, d[PA] + 1.2 * scale]
+         d[AORTA] + p.root.wall_mm * scale, d[PA] + VESSEL_WALL_MM * scale]
     ).max(0).values  # fmt: skip
-    for tube in tubes:
-        wall = torch.maximum(wall, tube.reshape(-1) + 1.0 * scale)
+    for tube in tubes.values():
+        wall = torch.maximum(wall, tube + VESSEL_WALL_MM * scale)
     hu = _over(hu, share(wall, step), p.tissue["wall"])
-    for spec, tube in zip(heart.tubes, tubes, strict=True):
-        hu = _over(hu, share(tube.reshape(-1), step), p.blood[spec.blood])
+    for kind, tube in tubes.items():
+        hu = _over(hu, share(tube, step), p.blood[kind])
     texture = heart.texture(points)
     values = torch.empty_like(d)
     for k, name in enumerate(NAMES):
