@@ -134,7 +134,7 @@ class ModelConfig:
     """
 
     name: str = "cardiac_swin_base"
-    backbone: BackboneConfig = BackboneConfig()
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
     heads: tuple[HeadConfig, ...] = tuple(HeadConfig.builtin(h) for h in ("heart", "hps", "ms", "calc"))
     intensity: IntensityConfig = IntensityConfig()
     looks: tuple[LookConfig, ...] = DEFAULT_LOOKS
