@@ -7,9 +7,7 @@ septum and the calcium. The cost hardly depends on the scan's resolution.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,17 +16,19 @@ import numpy as np
 import torch
 
 from cardiac_ct_fm import __version__
-from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS, heads_in_order
+from cardiac_ct_fm.anatomy import HEART_LABELS, heads_in_order
 from cardiac_ct_fm.config import LookConfig, LookName
 from cardiac_ct_fm.decode import decode_landmarks, largest_components
 from cardiac_ct_fm.errors import ImageError, UnknownNameError, UsageError
 from cardiac_ct_fm.geometry import FloatArray, Grid
+from cardiac_ct_fm.guidance import cut_off, root_centre
 from cardiac_ct_fm.image_checks import image_warnings
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.looks import Answer, answer, window_grid, windows
 from cardiac_ct_fm.merging import label_map
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.result import Prediction
+from cardiac_ct_fm.runtime import Clock, choose_device, full_float32
 from cardiac_ct_fm.volume_io import Volume, load_volume
 
 Quality = Literal["fast", "standard", "full"]
@@ -52,14 +52,10 @@ MARGIN_MM = 12.0
 MAX_HEART_MM = 240.0
 """Longest heart look along any axis; heart, ascending aorta and pulmonary trunk of the largest digital patients fit."""
 
-ROOT_ABOVE_MM = 4.0
-"""The root look is centred this far above the middle of the hinge points, as in training: ostia lie above them."""
 
 RECENTRE_MM = 8.0
 """A root look whose hinge points lie further than this from where it was aimed is taken again, once."""
 
-EDGE_MM = 2.0
-"""A structure that comes closer than this to the edge of the scan is said to be cut off."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, windows done, windows in all)."""
@@ -78,7 +74,7 @@ class Predictor:
     """
 
     def __init__(self, model: str | Path | CardiacCTModel, device: str = "auto") -> None:
-        self.device = _device(device)
+        self.device = choose_device(device)
         if not isinstance(model, CardiacCTModel):
             model = CardiacCTModel.from_pretrained(model)
         self.model = model.to(self.device).eval()
@@ -107,11 +103,11 @@ class Predictor:
         if quality not in get_args(Quality):
             raise UsageError(f"quality is {quality!r}; choose {', '.join(get_args(Quality))}.")
         chosen = self._heads(heads)
-        clock = _Clock()
+        clock = Clock()
         volume = load_volume(source, series)
         clock.lap("load")
         looks = {look.name: look for look in self.model.config.looks}
-        with _full_float32():
+        with full_float32():
             found = self._locate(volume, looks["locate"], progress)
             clock.lap("locate")
             answers = self._look_closer(volume, looks, found, chosen, quality, progress, clock)
@@ -173,7 +169,7 @@ class Predictor:
         heads: tuple[str, ...],
         quality: Quality,
         progress: Progress | None,
-        clock: _Clock,
+        clock: Clock,
     ) -> list[Answer]:
         """The answers of the heart look and, but for ``fast``, of the finer ones; coarse to fine."""
         points = [h.name for h in self.model.config.heads if h.name == "hps"]
@@ -257,42 +253,6 @@ class Predictor:
         }
 
 
-def root_centre(seen: Answer) -> FloatArray:
-    """Where the root look belongs, RAS mm: above the hinge points, or above the boundary of LV and aorta."""
-    if "hps" in seen.logits:
-        points = decode_landmarks(seen.logits["hps"], seen.grid, ("RCC", "LCC", "NCC", "RCA", "LCA"))
-        at = [points[k].ras_mm for k in HINGE_POINTS if points[k].found]
-        if len(at) >= 2:
-            middle = np.mean(np.array(at, dtype=np.float64), axis=0)
-            return np.asarray(middle + np.array([0.0, 0.0, ROOT_ABOVE_MM]))
-    labels = seen.logits["heart"].argmax(0)
-    lv = torch.nn.functional.max_pool3d((labels == HEART_LABELS["LV"]).float()[None, None], 3, 1, 1)[0, 0] > 0
-    boundary = lv & (labels == HEART_LABELS["Aorta"])
-    where = boundary.nonzero().double() if boundary.any() else (labels > 0).nonzero().double()
-    if not len(where):
-        return seen.grid.centre_ras
-    centre: FloatArray = seen.grid.world(where.mean(0).numpy())
-    return centre
-
-
-def cut_off(pred: Prediction) -> list[str]:
-    """A sentence for every heart structure that reaches the edge of the scan or of what was reconstructed."""
-    if "heart" not in pred.label_maps:
-        return []
-    labels = pred.label_maps["heart"]
-    cut = []
-    for value, name in enumerate(pred.classes["heart"], start=1):
-        where = np.argwhere(labels == value)
-        if not len(where):
-            cut.append(f"{name} was not found.")
-            continue
-        margin = np.ceil(EDGE_MM / np.array(pred.grid.spacing))
-        edges = (where.min(0) < margin) | (where.max(0) > np.array(labels.shape) - 1 - margin)
-        if edges.any():
-            cut.append(f"{name} is cut off by the edge of the scan; its volume and what lies there are incomplete.")
-    return cut
-
-
 def _inside(point: Landmark, grid: Grid) -> Landmark:
     """The point, or the same name as not found where it lies outside of the scan."""
     if point.ras_mm is None or bool(grid.contains(np.array(point.ras_mm))):
@@ -306,40 +266,3 @@ class _Place:
 
     centre: FloatArray
     extent: FloatArray
-
-
-class _Clock:
-    """Seconds per stage."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
-        self._last = now
-
-
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    """Float32 matrix products in full precision while predicting, whatever the caller has set."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def _device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` takes a GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"There is no device called {name!r}; choose auto, cpu, cuda or cuda:0.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("This machine has no CUDA GPU that torch can use; choose --device cpu or auto.")
-    return device

@@ -1,0 +1,78 @@
+"""What one look tells the next: where the root lies, and which structures the scan cuts off."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch.nn.functional as F
+
+from cardiac_ct_fm.anatomy import HEADS, HEART_LABELS, HINGE_POINTS
+from cardiac_ct_fm.decode import decode_landmarks
+from cardiac_ct_fm.geometry import FloatArray
+from cardiac_ct_fm.looks import Answer
+from cardiac_ct_fm.result import Prediction
+
+ROOT_ABOVE_MM = 4.0
+"""The root look is centred this far above the middle of the hinge points, as in training: ostia lie above them."""
+
+SURE = 0.25
+"""Confidence from which a hinge point of a coarser look may say where the root is."""
+
+NEAR_BOUNDARY_MM = 25.0
+"""Hinge points whose middle lies further than this from the boundary of LV and aorta are not believed: the annulus
+*is* that boundary, and no annulus is wider than 40 mm."""
+
+EDGE_MM = 2.0
+"""A structure that comes closer than this to the edge of the scan is said to be cut off."""
+
+
+def root_centre(seen: Answer) -> FloatArray:
+    """Where the root look belongs, RAS mm: just above the hinge points, or the boundary of LV and aorta.
+
+    Args:
+        seen: an answer with logits of ``heart`` and, where the model has it, ``hps``.
+    """
+    above = np.array([0.0, 0.0, ROOT_ABOVE_MM])
+    boundary = _boundary(seen)
+    if "hps" in seen.logits:
+        points = decode_landmarks(seen.logits["hps"], seen.grid, HEADS["hps"].classes)
+        at = [points[k].ras_mm for k in HINGE_POINTS if points[k].found and points[k].confidence >= SURE]
+        if len(at) >= 2:
+            middle: FloatArray = np.mean(np.array(at, dtype=np.float64), axis=0)
+            if boundary is None or np.linalg.norm(middle - boundary) <= NEAR_BOUNDARY_MM:
+                return np.asarray(middle + above)
+    if boundary is not None:
+        return np.asarray(boundary + above)
+    heart = (seen.logits["heart"].argmax(0) > 0).nonzero().double()
+    if not len(heart):
+        return seen.grid.centre_ras
+    centre: FloatArray = seen.grid.world(heart.mean(0).numpy())
+    return centre
+
+
+def _boundary(seen: Answer) -> FloatArray | None:
+    """Middle of the voxels of the aorta that touch the left ventricle, RAS mm; None where they do not touch."""
+    labels = seen.logits["heart"].argmax(0)
+    ventricle = F.max_pool3d((labels == HEART_LABELS["LV"]).float()[None, None], 3, 1, 1)[0, 0] > 0
+    touching = ventricle & (labels == HEART_LABELS["Aorta"])
+    if not touching.any():
+        return None
+    middle: FloatArray = seen.grid.world(touching.nonzero().double().median(0).values.numpy())
+    return middle
+
+
+def cut_off(pred: Prediction) -> list[str]:
+    """A sentence for every heart structure that reaches the edge of the scan or of what was reconstructed."""
+    if "heart" not in pred.label_maps:
+        return []
+    labels = pred.label_maps["heart"]
+    cut = []
+    for value, name in enumerate(pred.classes["heart"], start=1):
+        where = np.argwhere(labels == value)
+        if not len(where):
+            cut.append(f"{name} was not found.")
+            continue
+        margin = np.ceil(EDGE_MM / np.array(pred.grid.spacing))
+        edges = (where.min(0) < margin) | (where.max(0) > np.array(labels.shape) - 1 - margin)
+        if edges.any():
+            cut.append(f"{name} is cut off by the edge of the scan; its volume and what lies there are incomplete.")
+    return cut
