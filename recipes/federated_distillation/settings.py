@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -198,18 +198,17 @@ class Settings:
                 "--method kd."
             )
 
-    def to_json(self) -> str:
-        """One line of JSON, the inverse of :meth:`from_json`."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, the inverse of :meth:`from_dict`."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
     @classmethod
-    def from_json(cls, text: str) -> Settings:
-        """Read :meth:`to_json`; unknown names are errors.
+    def from_dict(cls, raw: Mapping[str, Any]) -> Settings:
+        """Read :meth:`to_dict`; unknown names are errors.
 
         Raises:
             ConfigError: not such settings.
         """
-        raw: dict[str, Any] = json.loads(text)
         known = [field.name for field in dataclasses.fields(cls)]
         for name in raw:
             if name not in known:
@@ -227,7 +226,7 @@ class Settings:
     def fingerprint(self) -> str:
         """Identity of what decides the weights; a breakpoint of other settings is never continued."""
         free = {"quorum", "round_timeout_s", "grace_s", "rounds_per_job", "threads", "tags", "test_locations"}
-        kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
+        kept = {k: v for k, v in self.to_dict().items() if k not in free}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -36,7 +36,7 @@ class State:
         self.folder = folder
         file = folder / "settings.json"
         if file.exists():
-            before = Settings.from_json(json.dumps(json.loads(file.read_text(encoding="utf-8"))))
+            before = Settings.from_dict(json.loads(file.read_text(encoding="utf-8")))
             if before.fingerprint() != settings.fingerprint():
                 changed = sorted(k for k, v in vars(settings).items() if getattr(before, k) != v)
                 raise ConfigError(
@@ -44,7 +44,7 @@ class State:
                     "or remove the folder."
                 )
         else:
-            write_json(file, json.loads(settings.to_json()))
+            write_json(file, settings.to_dict())
 
     def rounds(self, step: str) -> int:
         """Finished rounds of a training step."""
