@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -180,6 +181,23 @@ class ModelConfig:
             if look.name == name:
                 return look
         raise ConfigError(f"{self.name} has no look {name!r}; it has {', '.join(k.name for k in self.looks)}.")
+
+    def with_head(self, head: HeadConfig, looks: Iterable[LookName]) -> ModelConfig:
+        """A copy with one more head.
+
+        Args:
+            head: the new head.
+            looks: names of the looks that it is read from.
+
+        Raises:
+            ConfigError: no such look, or a head of this name.
+        """
+        chosen = {self.look(name).name for name in looks}
+        extended = tuple(
+            dataclasses.replace(k, heads=(*k.heads, head.name)) if k.name in chosen and head.name not in k.heads else k
+            for k in self.looks
+        )
+        return self.replace(heads=(*self.heads, head), looks=extended)
 
     def replace(self, **changes: Any) -> ModelConfig:
         """A copy with some fields changed."""

@@ -6,11 +6,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from cardiac_ct_fm.config import HeadConfig
+from cardiac_ct_fm.config import HeadConfig, LookName
 from cardiac_ct_fm.errors import UsageError, WeightsError
 from cardiac_ct_fm.files import atomic_write
 from cardiac_ct_fm.tensor_files import read_metadata, read_tensors, write_tensors
@@ -25,12 +26,14 @@ class HeadFile:
 
     Attributes:
         head: name, kind and classes.
+        looks: looks that it is read from.
         trunk: name of the model that it was trained on.
         trunk_sha256: identity of that model's trunk.
         tensors: weights by the names that they have in a model.
     """
 
     head: HeadConfig
+    looks: tuple[LookName, ...]
     trunk: str
     trunk_sha256: str
     tensors: Mapping[str, Tensor]
@@ -48,6 +51,7 @@ class HeadFile:
         metadata = {
             "cardiac_ct_fm": HEAD_FORMAT,
             "head": json.dumps(dataclasses.asdict(self.head)),
+            "looks": json.dumps(self.looks),
             "trunk": self.trunk,
             "trunk_sha256": self.trunk_sha256,
         }
@@ -69,6 +73,7 @@ class HeadFile:
         try:
             raw = json.loads(metadata["head"])
             head = HeadConfig(raw["name"], raw["kind"], tuple(raw["classes"]), raw["own_decoder"])
+            looks = tuple(look for look in get_args(LookName) if look in json.loads(metadata["looks"]))
             trunk, theirs = metadata["trunk"], metadata["trunk_sha256"]
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"{path} has a damaged description ({error}); fetch or train it again.") from error
@@ -77,4 +82,4 @@ class HeadFile:
                 f"{path} was trained on the trunk of {trunk} with sha256 {theirs[:12]}…; this trunk has "
                 f"{trunk_sha256[:12]}…. Load the trunk that it was trained on, or train the head again."
             )
-        return cls(head, trunk, theirs, read_tensors([path]))
+        return cls(head, looks, trunk, theirs, read_tensors([path]))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cardiac_ct_fm.anatomy import HEADS, HeadKind
 from cardiac_ct_fm.backbones import build_backbone
-from cardiac_ct_fm.config import HeadConfig, ModelConfig
+from cardiac_ct_fm.config import HeadConfig, LookName, ModelConfig
 from cardiac_ct_fm.errors import ConfigError, UnknownNameError, UsageError
 from cardiac_ct_fm.heads import build_head, copy_decoder
 from cardiac_ct_fm.pretrained import LICENSE, PretrainedModel
@@ -110,7 +110,13 @@ class CardiacCTModel(
         return sum(p.numel() for p in self.parameters())
 
     def add_head(
-        self, name: str, classes: Sequence[str], kind: HeadKind = "segmentation", *, own_decoder: bool = False
+        self,
+        name: str,
+        classes: Sequence[str],
+        kind: HeadKind = "segmentation",
+        *,
+        own_decoder: bool = False,
+        looks: Sequence[LookName] | None = None,
     ) -> None:
         """Put a new head with random weights on the trunk.
 
@@ -119,15 +125,18 @@ class CardiacCTModel(
             classes: class names without the background.
             kind: ``segmentation`` or ``landmarks``.
             own_decoder: give the head a copy of the trunk's decoder, to be trained without touching other heads.
+            looks: looks that prediction reads the head from; all but ``locate`` when None.
 
         Raises:
-            UsageError: the model has a head of this name, or the name or the classes do not do.
+            UsageError: the model has a head of this name, or the name, the classes or a look do not do.
         """
         head = HeadConfig(name, kind, tuple(classes), own_decoder)
         if name in self.heads:
             raise UsageError(f"{self.config.name} has a head {name!r} already; choose another name.")
+        chosen = [k.name for k in self.config.looks if k.name != "locate"] if looks is None else looks
+        config = self.config.with_head(head, chosen)
         self._install(head)
-        self._set_config(self.config.replace(heads=(*self.config.heads, head)))
+        self._set_config(config)
 
     def freeze(self, *parts: str) -> None:
         """Exclude parts from training; they also stay in evaluation mode (no dropout) under :meth:`train`.

@@ -198,7 +198,8 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         if next(self.backbone.parameters()).dtype != torch.float32:
             raise UsageError("The trunk is not in float32; load it with dtype=torch.float32 to save a head for it.")
         tensors = {k: v for k, v in floats(self.state_dict()).items() if head_of(k) == name}
-        return HeadFile(head, self.config.name, self.trunk_sha256(), tensors).write(path, dtype)
+        looks = tuple(look.name for look in self.config.looks if name in look.heads)
+        return HeadFile(head, looks, self.config.name, self.trunk_sha256(), tensors).write(path, dtype)
 
     def load_head(self, path: str | Path) -> str:
         """Put a head from a head file on this trunk.
@@ -214,6 +215,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         name = file.head.name
         if name in self.heads:
             raise UsageError(f"{self.config.name} has a head {name!r} already; leave it out with heads=[…] on loading.")
+        config = self.config.with_head(file.head, file.looks)
         with torch.random.fork_rng(devices=[]):  # the new head's random numbers are overwritten below
             self._install(file.head)
         part = {k: v for k, v in floats(self.state_dict()).items() if head_of(k) == name}
@@ -223,7 +225,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
             self._uninstall(name)
             raise
         self.load_state_dict(file.tensors, strict=False)  # these keys alone; check_match compared them
-        self._set_config(self.config.replace(heads=(*self.config.heads, file.head)))
+        self._set_config(config)
         return name
 
     def _uninstall(self, name: str) -> None:
