@@ -86,7 +86,7 @@ class BatchPredictor:
         """
         folders = [Path(out) / case.name for case in cases]
         todo = [i for i, folder in enumerate(folders) if not (self.skip_existing and _complete(folder))]
-        following = dict(zip(todo, [*todo[1:], None], strict=True))
+        following = {i: n for i, n in zip(todo, [*todo[1:], None], strict=False)}
         ahead: dict[int | None, Future[tuple[Volume, float]]] = {}
         pending: Future[Outcome] | None = None
         with ThreadPoolExecutor(1, "reader") as reader, ThreadPoolExecutor(1, "writer") as writer:
@@ -119,7 +119,7 @@ class BatchPredictor:
                 wait([reading], QUICK_REFUSAL_S)
                 if reading.done():
                     reading.result()
-                self._predictor = self.load()
+                self._predictor = self._loaded(reading)
             volume, seconds = reading.result()
             callback = self.progress(case) if self.progress else None
             prediction = self._predictor(volume, self.heads, self.quality, callback)
@@ -129,6 +129,14 @@ class BatchPredictor:
             raise
         except Exception as error:  # noqa: BLE001 - the other scans still run; this one's outcome reports it
             return _noted(case, error)
+
+    def _loaded(self, reading: Future[tuple[Volume, float]]) -> Predictor:
+        """The predictor; where neither the scan nor the model can be used, the scan's error is the one raised."""
+        try:
+            return self.load()
+        except CardiacCTError:
+            reading.result()
+            raise
 
     def _finish(self, case: Case, folder: Path, found: Prediction | Exception, began: float) -> Outcome:
         """Write the prediction and say what became of the case."""

@@ -14,6 +14,7 @@ from cardiac_ct_fm.errors import CardiacCTError
 
 PROGRAM = "cardiac-ct-fm"
 FAILURE, INTERRUPTED, TERMINATED = 1, 130, 143
+WHOLE = "What was finished is complete; nothing is half-written."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CardiacCTError as error:
         return _say(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _say("Interrupted. What was finished is complete; nothing is half-written.", INTERRUPTED)
+        return _say(f"Interrupted. {WHOLE}", INTERRUPTED)
     except process.Terminated:
-        return _say("Terminated. What was finished is complete; nothing is half-written.", TERMINATED)
+        return _say(f"Terminated. {WHOLE}", TERMINATED)
     except BrokenPipeError:  # the reader of our output has gone (head, less); Python would complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
@@ -65,12 +66,14 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         command = typer.main.get_command(build_app())
         result = command.main(list(arguments), prog_name=PROGRAM, standalone_mode=False)
-    except typer.Abort:
-        return INTERRUPTED
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else PROGRAM
         return _say(f"{error.format_message()} Try: {path} --help", error.exit_code)
+    if result == INTERRUPTED:  # typer turns Ctrl-C into this
+        raise KeyboardInterrupt
     return int(result or 0)
 
 

@@ -131,7 +131,7 @@ def _weights() -> Iterator[Finding]:
             yield Finding("Weights", name, str(error), "problem")
             continue
         size = sum(path.stat().st_size for path in files.tensors) / 1e6
-        yield Finding("Weights", name, f"{size:.1f} MB in {info.folder}, sha256 verified")
+        yield Finding("Weights", name, f"sha256 verified, {size:.1f} MB in {info.folder}")
     extra = os.environ.get(MODELS_VARIABLE)
     if extra:
         yield Finding("Weights", MODELS_VARIABLE, extra)

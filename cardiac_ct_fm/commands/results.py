@@ -101,7 +101,8 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
 def print_outcome(outcome: Outcome) -> None:
     """One scan in full."""
     if outcome.prediction is None:
-        console().print(f"{outcome.folder} holds complete results already; nothing was done.", markup=False)
+        text = f"{outcome.folder} holds complete results already; nothing was done."
+        console().print(text, markup=False, soft_wrap=True)
         return
     print_prediction(outcome.prediction, outcome.folder)
     out = console()

@@ -1,0 +1,304 @@
+"""The command line: what it writes, what it prints, what it leaves alone, and what it does not import."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from command_line import files_in, run
+from conftest import DEMO_SCAN, ROOT
+from test_bad_input import nifti
+from tiny_finder import save_finder
+
+import cardiac_ct_fm as ccf
+from cardiac_ct_fm.anatomy import HINGE_POINTS, LANDMARKS
+from cardiac_ct_fm.landmark_io import Landmark, read_landmarks, write_slicer
+from cardiac_ct_fm.process import usable_cpus
+from cardiac_ct_fm.volume_io import Volume
+
+COMMANDS = ("predict", "measure", "doctor", "models", "info", "convert", "push", "cohort")
+RESULTS = (
+    "landmarks.json",
+    "landmarks.mps",
+    "landmarks.mrk.json",
+    "measurements.json",
+    "preview.png",
+    "run.json",
+    "segmentation.json",
+    "segmentation.nii.gz",
+)
+
+
+@pytest.fixture(scope="module")
+def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_finder(tmp_path_factory.mktemp("models") / "finder")
+
+
+@pytest.fixture(scope="module")
+def small_scan(demo_volume: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    affine = demo_volume.affine.copy()
+    affine[:3, :3] *= 2
+    folder = tmp_path_factory.mktemp("scans")
+    return nifti(folder / "small.nii.gz", np.ascontiguousarray(demo_volume.data[::2, ::2, ::2]), affine)
+
+
+@pytest.fixture(scope="module")
+def predicted(small_scan: Path, finder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of one prediction and what was printed."""
+    out = tmp_path_factory.mktemp("out")
+    answer = run("predict", small_scan, "-o", out, "-m", finder)
+    assert answer.code == 0, answer.err
+    return out / "small", answer.out
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Top-level packages in memory after a command."""
+    code = (
+        "import sys, io, contextlib\nfrom cardiac_ct_fm.cli import main\nnowhere = io.StringIO()\n"
+        f"with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere): main({arguments!r})\n"
+        "print(' '.join({m.split('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_version_answers_without_importing_anything() -> None:
+    assert run("--version").out == f"cardiac-ct-fm {ccf.__version__}\n"
+    assert not imported_by("--version") & {"typer", "rich", "numpy", "torch", "monai", "cardiac_ct_fm.commands"}
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("predict", "--help"), ("predict", "nowhere.nii.gz", "-o", "out")])
+def test_help_and_refusals_import_no_network(arguments: tuple[str, ...]) -> None:
+    assert not imported_by(*arguments) & {"torch", "monai", "scipy", "matplotlib"}
+
+
+def test_help_names_every_command_and_every_command_explains_itself() -> None:
+    top = run("--help")
+    assert top.code == 0
+    for command in COMMANDS:
+        assert command in top.out
+        page = run(command, "--help")
+        assert page.code == 0
+        assert "Usage: cardiac-ct-fm " + command in page.out
+    assert "Not a medical device" in top.out
+
+
+def test_no_command_shows_the_help_and_is_wrong_usage() -> None:
+    answer = run()
+    assert answer.code == 2
+    assert "predict" in answer.out
+
+
+def test_predict_writes_all_results_and_nothing_else(predicted: tuple[Path, str]) -> None:
+    folder, _ = predicted
+    assert set(RESULTS) <= set(files_in(folder))
+    assert not [name for name in files_in(folder.parent) if ".part-" in name]
+    facts = json.loads((folder / "run.json").read_text())
+    assert facts["model"] == "finder"
+    assert facts["quality"] == "standard"
+    assert facts["seconds"]["load"] > 0
+    assert (folder / "preview.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_predict_prints_every_expected_landmark_with_its_position(predicted: tuple[Path, str]) -> None:
+    folder, printed = predicted
+    for name, point in read_landmarks(folder / "landmarks.json").items():
+        row = next(line for line in printed.splitlines() if line.split()[:1] == [name])
+        if point.ras_mm is None:
+            assert "not found" in row
+        else:
+            assert [float(v) for v in row.split()[-4:-1]] == pytest.approx(point.ras_mm, abs=0.06)
+    assert str(folder) in printed
+    assert "Not a medical device" in printed
+
+
+def test_printed_volumes_are_those_of_the_label_map(predicted: tuple[Path, str]) -> None:
+    folder, printed = predicted
+    image = nib.load(folder / "segmentation.nii.gz")
+    table = json.loads((folder / "segmentation.json").read_text())["labels"]
+    labels = np.asarray(image.dataobj)
+    value = next(int(v) for v, name in table.items() if name == "LV")
+    millilitres = (labels == value).sum() * abs(np.linalg.det(image.affine[:3, :3])) / 1000
+    row = next(line for line in printed.splitlines() if line.split()[:1] == ["LV"])
+    assert float(row.split("ventricle")[1].split()[0]) == pytest.approx(millilitres, rel=0.2, abs=0.1)
+    missing = next(line for line in printed.splitlines() if line.split()[:1] == ["PA"])
+    assert "not found" in missing
+    assert " 0" not in missing
+
+
+def test_json_is_one_object_per_scan_with_all_points_and_measurements(
+    small_scan: Path, finder: Path, tmp_path: Path
+) -> None:
+    answer = run("predict", small_scan, "-o", tmp_path, "-m", finder, "--json", "--heads", "hps,heart")
+    assert answer.code == 0
+    row = json.loads(answer.out)
+    assert [p["name"] for p in row["landmarks"]] == list(LANDMARKS[:5])
+    assert row["status"] == "done"
+    names = {m["name"] for m in row["measurements"]}
+    assert {"annulus_area_mm2", "LV_volume_ml"} <= names
+    assert "Calc_volume_ml" not in names
+    saved = json.loads((tmp_path / "small" / "measurements.json").read_text())["measurements"]
+    assert [m["name"] for m in saved] == [m["name"] for m in row["measurements"]]
+
+
+def test_skip_existing_leaves_complete_results_alone(small_scan: Path, finder: Path, tmp_path: Path) -> None:
+    command = ("predict", small_scan, "-o", tmp_path, "-m", finder, "--quality", "fast", "--skip-existing")
+    assert run(*command).code == 0
+    marker = tmp_path / "small" / "run.json"
+    before = marker.stat().st_mtime_ns
+    again = run(*command)
+    assert again.code == 0
+    assert "nothing was done" in again.out
+    assert marker.stat().st_mtime_ns == before
+    marker.unlink()
+    assert run(*command).code == 0
+    assert marker.exists()
+
+
+def test_a_head_of_ones_own_joins_the_prediction(small_scan: Path, finder: Path, tmp_path: Path) -> None:
+    model = ccf.from_pretrained(finder)
+    model.add_head("coronaries", ["Coronary"])
+    model.save_head("coronaries", tmp_path / "coronaries.safetensors")
+    answer = run(
+        "predict", small_scan, "-o", tmp_path / "out", "-m", finder, "--head-file", tmp_path / "coronaries.safetensors"
+    )
+    assert answer.code == 0, answer.err
+    assert "Coronary" in answer.out
+
+
+def test_measure_with_corrected_points_fills_what_prediction_could_not(
+    predicted: tuple[Path, str], demo_path: Path, tmp_path: Path
+) -> None:
+    disc = nib.load(DEMO_SCAN.parent / "annulus_proper.nii.gz")
+    voxels = np.argwhere(np.asarray(disc.dataobj) > 0)
+    points = voxels @ disc.affine[:3, :3].T + disc.affine[:3, 3]
+    centre = points.mean(axis=0)
+    left, front, _ = np.linalg.svd(points - centre, full_matrices=False)[2]
+    left, front = left * np.sign(-left[0]), front * np.sign(front[1])
+    radius = 12.0
+    edited = [
+        Landmark(name, True, tuple(centre + radius * (np.cos(a) * left + np.sin(a) * front)), 1.0)
+        for name, a in zip(HINGE_POINTS, np.radians((46.0, -48.0, 178.0)), strict=True)
+    ]
+    write_slicer(tmp_path / "edited.mrk.json", edited)
+    answer = run(
+        "measure", demo_path, "--landmarks", tmp_path / "edited.mrk.json", "-o", tmp_path, "--supine", "--json"
+    )
+    assert answer.code == 0, answer.err
+    rows = {m["name"]: m for m in json.loads(answer.out)["measurements"]}
+    assert rows["hinge_circle_diameter_mm"]["value"] == pytest.approx(2 * radius, abs=0.1)
+    # TotalSegmentator's report of this scan gives 4.9 cm²; the discs of both are known to about a tenth.
+    assert rows["annulus_area_mm2"]["value"] == pytest.approx(490, rel=0.25)
+    assert rows["carm_three_cusp_lao_deg"]["value"] is not None
+    assert rows["lca_height_mm"]["value"] is None
+    assert rows["lca_height_mm"]["status"] == "not_found"
+    assert (tmp_path / "ct_cropped" / "preview.png").exists()
+
+
+def test_measure_takes_the_label_map_beside_the_points(
+    predicted: tuple[Path, str], small_scan: Path, tmp_path: Path
+) -> None:
+    folder, _ = predicted
+    answer = run("measure", small_scan, "--landmarks", folder / "landmarks.mrk.json", "-o", tmp_path, "--json")
+    assert answer.code == 0, answer.err
+    before = {m["name"]: m["value"] for m in json.loads((folder / "measurements.json").read_text())["measurements"]}
+    after = {m["name"]: m["value"] for m in json.loads(answer.out)["measurements"]}
+    # Calcium lies over the chambers in the one label map that is saved, so only its own volume is kept exactly.
+    assert before["Calc_volume_ml"] > 0
+    assert after["Calc_volume_ml"] == pytest.approx(before["Calc_volume_ml"])
+    assert "Measuring with" in answer.err
+
+
+def test_models_lists_architectures_and_info_tells_about_a_folder(finder: Path) -> None:
+    listing = run("models", "cardiac_swin_*")
+    assert listing.code == 0
+    assert "cardiac_swin_base" in listing.out
+    assert "cardiac_unet" not in listing.out
+    rows = json.loads(run("models", "--json").out)
+    assert {"cardiac_swin_tiny", "cardiac_unet_base"} <= {row["full_name"] for row in rows}
+    page = run("info", finder)
+    assert page.code == 0
+    assert "sha256" in page.out
+    assert run("info", "nobody").code == 2
+
+
+def test_weights_in_a_shared_folder_are_listed_and_verified(
+    finder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ccf.export_pretrained(ccf.from_pretrained(finder), tmp_path, tag="test", description="for a test")
+    monkeypatch.setenv("CARDIAC_CT_FM_MODELS", str(tmp_path))
+    assert "finder.test" in run("models").out
+    assert "sha256 verified" in next(line for line in run("doctor").out.splitlines() if "finder.test" in line)
+    weights = tmp_path / "finder.test" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8] + b"\0" * 8)
+    answer = run("doctor")
+    assert answer.code == 1
+    assert "✗" in next(line for line in answer.out.splitlines() if "finder.test" in line)
+
+
+def test_doctor_as_json_has_a_verdict_on_everything() -> None:
+    findings = json.loads(run("doctor", "--json").out)
+    assert {"Software", "Hardware", "Weights"} == {f["group"] for f in findings}
+    assert {f["verdict"] for f in findings} <= {"ok", "note", "problem"}
+    assert next(f for f in findings if f["name"] == "torch")["verdict"] == "ok"
+
+
+def test_cohort_writes_patients_and_their_data_list(tmp_path: Path) -> None:
+    answer = run("cohort", "--site", "1", "--n", "1", "--spacing", "4.0", "--size", "32", "-o", tmp_path / "cohort")
+    assert answer.code == 0, answer.err
+    listing = json.loads((tmp_path / "cohort" / "datalist.json").read_text())
+    assert (tmp_path / "cohort" / listing["training"][0]["image"]).exists()
+    bad = run("cohort", "--site", "9", "-o", tmp_path / "nine")
+    assert bad.code == 2
+    assert "1…8" in bad.line
+    assert not (tmp_path / "nine").exists()
+
+
+def test_an_unforeseen_error_is_one_line_and_debug_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise ZeroDivisionError("a fault\nof ours")
+
+    monkeypatch.setattr("cardiac_ct_fm.registry.model_info", broken)
+    answer = run("info", "cardiac_swin_tiny")
+    assert answer.code == 1
+    assert "ZeroDivisionError" in answer.line
+    assert "--debug" in answer.line
+    monkeypatch.setenv("CARDIAC_CT_FM_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        run("info", "cardiac_swin_tiny")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_batch_keeps_what_is_whole_and_leaves_nothing_half_written(
+    number: signal.Signals, code: int, small_scan: Path, finder: Path, tmp_path: Path
+) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for k in range(40):
+        os.link(small_scan, scans / f"s{k:02d}.nii.gz")
+    command = [sys.executable, "-m", "cardiac_ct_fm", "predict", scans, "-o", tmp_path / "out", "-m", finder]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out" / "s00" / "run.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert "nothing is half-written" in err
+    assert "Traceback" not in err
+    done = sorted((tmp_path / "out").iterdir())
+    assert 1 <= len(done) < 40
+    for folder in done:
+        assert set(RESULTS) <= set(files_in(folder)), folder
+
+
+def test_cores_are_counted_as_this_process_may_use_them() -> None:
+    assert 1 <= usable_cpus() <= len(os.sched_getaffinity(0))
