@@ -1,8 +1,9 @@
 """Labelled looks of digital patients, made on the fly: what the network is trained on.
 
 A look is drawn as prediction will see it: the locating look anywhere over the trunk (now and then without a
-heart), the heart look around the heart, the root look around the aortic root with the error that the look before
-leaves. No full volume is ever built.
+heart), the heart look around the heart and, as neighbouring windows do, off its middle, the root look around the
+aortic root with the error that the look before leaves, and now and then anywhere in the heart, as ``full`` needs it.
+No full volume is ever built.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from cardiac_ct_fm.anatomy import HEADS, HINGE_POINTS
 from cardiac_ct_fm.cohort.case import Case, draw_case
 from cardiac_ct_fm.config import IntensityConfig, LookConfig
+from cardiac_ct_fm.guidance import ROOT_ABOVE_MM
 from cardiac_ct_fm.preprocess import normalise
 
 Example = dict[str, Tensor]
@@ -53,12 +55,14 @@ def look_centre(case: Case, look: str, rng: np.random.Generator, empty: float) -
             up = rng.choice([-1, 1]) * rng.uniform(190, 300)
             return torch.tensor([rng.normal(0, 30), rng.normal(0, 30), up]).float()
         return torch.tensor([rng.uniform(-60, 60), rng.uniform(-60, 40), rng.uniform(-110, 110)]).float()
+    anywhere = torch.tensor([rng.uniform(-45, 45), rng.uniform(-45, 45), rng.uniform(-45, 65)]).float()
     if look == "heart":
-        middle = torch.zeros(3) if rng.random() < 0.7 else torch.from_numpy(rng.normal(0, 30, 3)).float()
-        return middle + torch.from_numpy(rng.normal(0, 12, 3)).float()
+        return anywhere if rng.random() < 0.45 else torch.from_numpy(rng.normal(0, 12, 3)).float()
+    if rng.random() < 0.12:
+        return anywhere
     root = torch.stack([case.heart.landmarks[k] for k in HINGE_POINTS]).mean(0).cpu()
-    wide = 6.0 if rng.random() < 0.75 else 18.0
-    return root + torch.tensor([0.0, 0.0, 4.0]) + torch.from_numpy(rng.normal(0, wide, 3)).float()
+    wide = 6.0 if rng.random() < 0.8 else 15.0
+    return root + torch.tensor([0.0, 0.0, ROOT_ABOVE_MM]) + torch.from_numpy(rng.normal(0, wide, 3)).float()
 
 
 def make_example(
