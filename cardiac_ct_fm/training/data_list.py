@@ -58,16 +58,17 @@ class Entry:
     landmarks: Path | None = None
     labelled: tuple[str, ...] | None = None
 
-    def label_of(self, head: str, *, points: bool = False) -> Path | None:
+    def label_of(self, head: str, *, points: bool = False, plain: bool = True) -> Path | None:
         """The file that labels a head, or None.
 
         Args:
             head: the head's name.
             points: whether it is a landmark head, which ``landmarks`` serves too.
+            plain: whether :data:`ANY_HEAD` is this head's label.
         """
         if self.labelled is not None and head not in self.labelled and head not in self.labels:
             return None
-        own = self.labels.get(head) or self.labels.get(ANY_HEAD)
+        own = self.labels.get(head) or (self.labels.get(ANY_HEAD) if plain else None)
         return self.landmarks if own is None and points else own
 
 

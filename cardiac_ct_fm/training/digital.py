@@ -19,8 +19,7 @@ from cardiac_ct_fm.errors import ConfigError, DataError
 from cardiac_ct_fm.files import atomic_write
 from cardiac_ct_fm.geometry import Grid
 from cardiac_ct_fm.landmark_io import Landmark
-from cardiac_ct_fm.training.evaluate import ScanSource
-from cardiac_ct_fm.training.scans import LabelledScan
+from cardiac_ct_fm.training.scans import LabelledScan, ScanSource
 from cardiac_ct_fm.volume_io import Volume
 
 HELD_OUT_FROM = 50_000

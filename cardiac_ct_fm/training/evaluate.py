@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,11 @@ from cardiac_ct_fm.files import write_json
 from cardiac_ct_fm.inference import Predictor, Quality
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.training.case_scores import Row, predictable, read_rows, score_case, write_rows
-from cardiac_ct_fm.training.scans import LabelledScan
+from cardiac_ct_fm.training.scans import ScanSource
 from cardiac_ct_fm.training.summary import summarise
 
 Progress = Callable[[str, int, int], None]
 """Called with (scan, scans done, scans in all)."""
-
-
-@dataclass(frozen=True)
-class ScanSource:
-    """Scans that are made or read one at a time.
-
-    Attributes:
-        name: what they are, for the summary.
-        keys: one per scan, unique; also its file name.
-        load: key → scan with references.
-        facts: whatever has to be the same for two evaluations to be comparable, plain JSON types.
-    """
-
-    name: str
-    keys: tuple[str, ...]
-    load: Callable[[str], LabelledScan]
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

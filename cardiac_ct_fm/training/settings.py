@@ -1,0 +1,89 @@
+"""How a head is fine-tuned: settings with their reasons and their limits. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from cardiac_ct_fm.config import LookName
+from cardiac_ct_fm.errors import ConfigError
+
+Part = Literal["head", "decoder", "all"]
+"""``head``: the 1×1×1 convolution alone. ``decoder``: and a copy of the trunk's decoder that belongs to the head.
+``all``: the whole network; the other heads learn on from their own earlier answers, and the trunk is a new one."""
+
+LEARNING_RATES: dict[str, float] = {"head": 1e-2, "decoder": 1e-3, "all": 3e-4}
+"""Learning rates of the head by part: a lone convolution is a convex problem and takes large steps; the paper trained
+its transformer from nothing with 8e-4."""
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """Settings of a fine-tuning.
+
+    Attributes:
+        train: see :data:`Part`.
+        epochs: at most; early stopping may end sooner.
+        lr: learning rate of the head; None takes :data:`LEARNING_RATES`.
+        layer_decay: factor per stage towards the input.
+        weight_decay: of AdamW.
+        patch: edge of a window in voxels.
+        looks: looks whose spacing windows have, and from which prediction reads the head.
+        windows: windows per scan and epoch.
+        batch_size: windows per update.
+        validation: share of patients set aside where the data list has no validation scans; 0 for none.
+        patience: epochs without a better validation Dice after which training stops.
+        thin: whether centrelines count (clDice); None: for coronaries.
+        cache_gb: size of the cache of features on disk (``train="head"``).
+        seed: of everything random.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """
+
+    train: Part = "head"
+    epochs: int = 40
+    lr: float | None = None
+    layer_decay: float = 0.75
+    weight_decay: float = 0.01
+    patch: int = 64
+    looks: tuple[LookName, ...] = ("heart", "root")
+    windows: int = 4
+    batch_size: int = 2
+    validation: float = 0.2
+    patience: int = 10
+    thin: bool | None = None
+    cache_gb: float = 4.0
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.train not in get_args(Part):
+            raise ConfigError(f"train is {self.train!r}; choose {', '.join(get_args(Part))}.")
+        for name in ("epochs", "patch", "windows", "batch_size", "patience"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.lr is not None and self.lr <= 0:
+            raise ConfigError(f"lr is {self.lr}; it must be positive.")
+        if not 0 < self.layer_decay <= 1 or self.weight_decay < 0:
+            raise ConfigError(
+                f"layer_decay is {self.layer_decay} and weight_decay {self.weight_decay}; the first must lie in (0, 1] "
+                "and the second must not be negative."
+            )
+        if not 0 <= self.validation < 1 or self.cache_gb < 0 or self.seed < 0:
+            raise ConfigError(
+                f"validation is {self.validation}, cache_gb {self.cache_gb}, seed {self.seed}; validation must be a "
+                "share below 1, and none of them negative."
+            )
+        unknown = [look for look in self.looks if look not in get_args(LookName)]
+        if unknown or not self.looks or len(set(self.looks)) != len(self.looks):
+            raise ConfigError(f"looks are {list(self.looks)}; choose among {', '.join(get_args(LookName))}, each once.")
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the head."""
+        return LEARNING_RATES[self.train] if self.lr is None else self.lr
+
+    def thin_head(self, head: str) -> bool:
+        """Whether centrelines count for a head."""
+        from cardiac_ct_fm.training.metrics import is_thin
+
+        return is_thin(head) if self.thin is None else self.thin
