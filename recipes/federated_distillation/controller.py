@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
 from cardiac_ct_fm.errors import CardiacCTError, DataError
+from cardiac_ct_fm.files import write_json
 from recipes.federated_distillation.coordinator import Coordinator
 from recipes.federated_distillation.executor import HOME_VARIABLE
 from recipes.federated_distillation.messages import Order, Reply
@@ -27,6 +29,9 @@ from recipes.federated_distillation.sites import labels_of_sites
 from recipes.federated_distillation.state import State
 from recipes.federated_distillation.watch import History
 from recipes.federated_distillation.wire import pack_order, register_arrays, unpack_reply
+
+RESULT = "experiment"
+"""As :mod:`recipes.federated_distillation.deployed` looks for it in a job's result."""
 
 POLL_S = 0.05
 """Pause between looks for new replies."""
@@ -60,14 +65,27 @@ class FederationController(Controller):
         def ask(order: Order, sites: Sequence[str]) -> Iterator[Reply]:
             return self._ask(order, sites, abort_signal, fl_ctx)
 
+        progress: dict[str, Any] = {"finished": False, "rounds": {}, "error": ""}
         try:
             plan = make_plan(settings, labels_of_sites(settings))
-            done = Coordinator(settings, plan, State(folder, settings), ask, history).run(settings.rounds_per_job)
-            self.log_info(fl_ctx, f"{settings.exp_name}: {'finished' if done else 'this job is finished, the next goes on'}")
+            state = State(folder, settings)
+            try:
+                progress["finished"] = Coordinator(settings, plan, state, ask, history).run(settings.rounds_per_job)
+            finally:
+                progress["rounds"] = {s.name: state.rounds(s.name) for s in plan if s.kind == "train"}
         except CardiacCTError as error:
+            progress["error"] = str(error)
             self.system_panic(f"{settings.exp_name} stops: {error}", fl_ctx)
         finally:
             history.close()
+            self._report(folder, progress, fl_ctx)
+
+    def _report(self, folder: Path, progress: dict[str, Any], fl_ctx: FLContext) -> None:
+        """Put progress, and the whole experiment when it is finished, where the lead's download finds it."""
+        target = Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT).get_run_dir(fl_ctx.get_job_id())) / RESULT
+        if progress["finished"]:
+            shutil.copytree(folder, target, dirs_exist_ok=True)
+        write_json(target / "progress.json", progress)
 
     def process_result_of_unknown_task(
         self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext

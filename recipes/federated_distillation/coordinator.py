@@ -12,7 +12,7 @@ from cardiac_ct_fm.errors import CardiacCTError
 from recipes.federated_distillation.aggregation import MaskedAverage, UpdateRefusedError
 from recipes.federated_distillation.checkpoint import starting_parameters
 from recipes.federated_distillation.messages import Arrays, Order, Reply
-from recipes.federated_distillation.plan import Step
+from recipes.federated_distillation.plan import Step, due
 from recipes.federated_distillation.settings import Settings
 from recipes.federated_distillation.state import State
 from recipes.federated_distillation.watch import History
@@ -38,7 +38,7 @@ class Coordinator:
         history: where progress goes.
     """
 
-    def __init__(self, settings: Settings, plan: Sequence[Step], state: State, ask: Ask, history: History) -> None:
+    def __init__(self, settings: Settings, plan: list[Step], state: State, ask: Ask, history: History) -> None:
         self.settings, self.plan, self.state, self.ask, self.history = settings, plan, state, ask, history
 
     def run(self, rounds: int = 0) -> bool:
@@ -55,7 +55,7 @@ class Coordinator:
             OutputError: a breakpoint cannot be written.
         """
         left = rounds or -1
-        for step in self.plan:
+        for step in due(self.plan, self.settings.stage):
             if step.kind == "train":
                 for number in range(self.state.rounds(step.name), step.rounds):
                     if left == 0:

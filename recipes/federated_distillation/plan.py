@@ -9,7 +9,7 @@ from cardiac_ct_fm.anatomy import heads_in_order
 from cardiac_ct_fm.config import ModelConfig
 from cardiac_ct_fm.errors import ConfigError, UnknownNameError
 from recipes.federated_distillation.networks import network, window
-from recipes.federated_distillation.settings import POINT_TASKS, Settings
+from recipes.federated_distillation.settings import CHOICES, POINT_TASKS, Settings
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,19 @@ class Step:
     conditional: bool = False
     pseudo: bool = False
     source: str = ""
+
+    @property
+    def stage(self) -> str:
+        """The stage of the experiment that it belongs to, one of ``CHOICES["stage"]``."""
+        if self.kind != "train":
+            return self.kind
+        return "teach" if self.name.startswith("teach-") else "distil"
+
+
+def due(plan: list[Step], stage: str) -> list[Step]:
+    """The steps up to and including a stage."""
+    order = CHOICES["stage"]
+    return [s for s in plan if order.index(s.stage) <= order.index(stage)]
 
 
 def make_plan(settings: Settings, labels: Mapping[str, frozenset[str]]) -> list[Step]:

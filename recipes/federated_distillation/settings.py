@@ -20,6 +20,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "task": ("kd", "hps", "ms", "calc"),
     "method": ("kd", "condist", "fedavg", "local"),
     "mode": ("train", "test"),
+    "stage": ("teach", "label", "distil", "test"),
     "model_type": ("swin_unetr", "unet", "unetr"),
     "teacher_type": ("swin_unetr", "unet", "unetr"),
     "size": ("smoke", "tiny", "small", "base"),
@@ -45,6 +46,7 @@ class Settings:
         test_locations: sites to test on; all locations when empty.
         holdings: label types of sites that are not the paper's, as ``name=heart,hps``.
         mode: ``train``, or ``test`` a checkpoint without training.
+        stage: how far to go now; a later run goes on from there.
         rounds: rounds of each training step.
         epochs: passes over a site's scans per round.
         batch_size: scans per optimiser step.
@@ -96,6 +98,7 @@ class Settings:
     test_locations: tuple[str, ...] = ()
     holdings: tuple[str, ...] = ()
     mode: str = "train"
+    stage: str = "test"
     rounds: int = 10
     epochs: int = 1
     batch_size: int = 1
@@ -225,7 +228,7 @@ class Settings:
 
     def fingerprint(self) -> str:
         """Identity of what decides the weights; a breakpoint of other settings is never continued."""
-        free = {"quorum", "round_timeout_s", "grace_s", "rounds_per_job", "threads", "tags", "test_locations"}
+        free = {"quorum", "round_timeout_s", "grace_s", "rounds_per_job", "threads", "tags", "test_locations", "stage"}
         kept = {k: v for k, v in self.to_dict().items() if k not in free}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 

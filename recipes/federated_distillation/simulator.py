@@ -13,7 +13,7 @@ from cardiac_ct_fm.errors import MissingExtraError
 from cardiac_ct_fm.files import write_json
 from recipes.federated_distillation.coordinator import FederationError
 from recipes.federated_distillation.nvflare_job import CLASS_POLICY, write_job
-from recipes.federated_distillation.plan import make_plan
+from recipes.federated_distillation.plan import due, make_plan
 from recipes.federated_distillation.settings import Settings
 from recipes.federated_distillation.sites import labels_of_sites
 from recipes.federated_distillation.state import State
@@ -63,8 +63,9 @@ def simulate(settings: Settings, home: Path, say: Callable[[str], None], process
             text = line(row)
             if text:
                 say(text)
-    unfinished = [s.name for s in plan if s.kind == "train" and state.rounds(s.name) < s.rounds]
-    unfinished += [s.name for s in plan if s.kind == "test" and state.read(s.name) is None]
+    asked = due(plan, settings.stage)
+    unfinished = [s.name for s in asked if s.kind == "train" and state.rounds(s.name) < s.rounds]
+    unfinished += [s.name for s in asked if s.kind == "test" and state.read(s.name) is None]
     if unfinished:
         panic = [t for t in log.read_text(encoding="utf-8", errors="replace").splitlines() if " stops: " in t]
         why = panic[-1].split(" stops: ", 1)[1] if panic else f"read {log}"
