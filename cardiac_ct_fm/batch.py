@@ -58,7 +58,7 @@ class BatchPredictor:
 
     Attributes:
         load: gives the predictor; called once, when the first scan has been read.
-        write: writes one prediction; runs beside the next scan's prediction.
+        write: measures and writes one prediction; runs beside the next scan's prediction.
         heads: see :meth:`Predictor.__call__`.
         quality: see :data:`cardiac_ct_fm.inference.Quality`.
         skip_existing: leave cases alone whose folder holds complete results.
@@ -122,7 +122,7 @@ class BatchPredictor:
                 self._predictor = self._loaded(reading)
             volume, seconds = reading.result()
             callback = self.progress(case) if self.progress else None
-            prediction = self._predictor(volume, self.heads, self.quality, callback)
+            prediction = self._predictor(volume, self.heads, self.quality, callback, measure=False)
             prediction.run["seconds"]["load"] = round(seconds, 3)
             return prediction
         except (UsageError, WeightsError):

@@ -25,6 +25,7 @@ from cardiac_ct_fm.guidance import cut_off, root_centre
 from cardiac_ct_fm.image_checks import image_warnings
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.looks import Answer, answer, window_grid, windows
+from cardiac_ct_fm.measurements import add_measurements
 from cardiac_ct_fm.merging import label_map
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.result import Prediction
@@ -86,6 +87,7 @@ class Predictor:
         quality: Quality = "standard",
         progress: Progress | None = None,
         series: str | None = None,
+        measure: bool = True,
     ) -> Prediction:
         """Look at one scan.
 
@@ -95,6 +97,7 @@ class Predictor:
             quality: see :data:`Quality`.
             progress: called after every window.
             series: DICOM series UID where the folder holds several.
+            measure: make the measurements too; without, the prediction has landmarks and label maps alone.
 
         Raises:
             ImageError: the scan cannot be used or shows no heart.
@@ -115,6 +118,9 @@ class Predictor:
         self._decode(pred, answers, chosen)
         pred.warnings += cut_off(pred)
         clock.lap("decode")
+        if measure:
+            add_measurements(pred)
+            clock.lap("measure")
         pred.run = self._run(quality, chosen, clock.laps, found, answers)
         return pred
 

@@ -96,6 +96,8 @@ class Prediction:
         measurements: name → measurement.
         run: versions, weights, timings: whatever says how this came about.
         warnings: sentences for the user.
+        plan: the geometry behind the measurements (:class:`cardiac_ct_fm.planning.Plan`), for pictures and reports;
+            None before they are made.
     """
 
     volume: Volume
@@ -105,6 +107,7 @@ class Prediction:
     measurements: dict[str, Measurement] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    plan: object | None = None
 
     @property
     def grid(self) -> Grid:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "cardiac_ct_fm"
 MAX_LINES = 300
 
 LEVELS = (
-    {"errors", "process"},
+    {"errors"},
     {"anatomy", "backbone_config", "files", "process"},
     {"config"},
     {"registry"},
@@ -24,9 +24,9 @@ LEVELS = (
     {"volume_io", "dicom_io", "image_checks", "landmark_io", "label_resampling", "weights", "trunk"},
     {"tensor_files", "backbones", "preprocess", "label_io"},
     {"heads", "head_files", "model_folder", "result", "checkpoints"},
-    {"pretrained", "decode", "runtime", "scan_list", "volumes", "doctor"},
+    {"pretrained", "decode", "runtime", "scan_list", "doctor"},
     {"model", "publish", "planning", "volumes"},
-    {"looks", "convert", "exchange"},
+    {"looks", "convert", "exchange", "measurements"},
     {"merging", "guidance"},
     {"inference", "render2d", "cohort"},
     {"preview", "report"},

@@ -32,6 +32,7 @@ KEY_MEASUREMENTS = (
     "annulus_min_diameter_mm",
     "annulus_max_diameter_mm",
     "annulus_area_diameter_mm",
+    "aortic_angulation_deg",
     "sinus_mean_diameter_mm",
     "stj_mean_diameter_mm",
     "stj_height_mm",
@@ -39,7 +40,6 @@ KEY_MEASUREMENTS = (
     "lca_height_mm",
     "rca_height_mm",
     "membranous_septum_length_mm",
-    "aortic_angulation_deg",
     "carm_three_cusp_lao_deg",
     "carm_three_cusp_cran_deg",
     "calcium_valve_mm3",
@@ -213,19 +213,27 @@ def _measurement_table(rows: dict[str, Measurement]) -> Table:
 
 
 def _warning_table(prediction: Prediction, missing: Sequence[str]) -> Table:
-    """What the reader has to know."""
+    """What the reader has to know: warnings, and what could not be measured for which reason."""
+    listing = Table.grid(padding=(0, 1))
+    reasons: dict[str, list[str]] = {}
+    for name in missing:
+        row = prediction.measurements[name]
+        reasons.setdefault(str(row.details.get("message", _STATUS.get(row.status, row.status))), []).append(name)
+    missed = [f"Not measured: {_titles(names)}. {reason}" for reason, names in reasons.items()]
+    for text in [w for w in prediction.warnings if w not in reasons] + missed:
+        listing.add_row(Text(" !", style="bold yellow"), Text(text))
+    return listing
+
+
+def _titles(names: Sequence[str]) -> str:
+    """``annulus (area, perimeter), sinuses of Valsalva (mean diameter)``."""
     from cardiac_ct_fm.planning.catalogue import CATALOGUE
 
-    warnings = list(prediction.warnings)
-    if missing:
-        titles = [f"{CATALOGUE[n].group}: {CATALOGUE[n].title.lower()}" for n in missing]
-        reasons = {prediction.measurements[n].details.get("message", "") for n in missing} - {"", *warnings}
-        told = "; ".join(titles) if len(titles) < len(KEY_MEASUREMENTS) else "the aortic root"
-        warnings.append(" ".join([f"Not measured: {told}.", *sorted(reasons)]))
-    listing = Table.grid(padding=(0, 1))
-    for warning in warnings:
-        listing.add_row(Text(" !", style="bold yellow"), Text(warning))
-    return listing
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(CATALOGUE[name].group, []).append(CATALOGUE[name].title.lower())
+    parts = [f"{group} ({', '.join(titles)})" for group, titles in groups.items()]
+    return ", ".join(parts)
 
 
 def _status(row: Measurement) -> Text:
