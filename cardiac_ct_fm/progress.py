@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -93,3 +95,27 @@ def one_line(error: BaseException | None) -> str:
 
     text = " ".join(str(error).split())
     return text if isinstance(error, CardiacCTError) else f"unexpected {type(error).__name__}: {text}"
+
+
+@contextmanager
+def step_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr for work that counts its own steps; nothing where stderr is no terminal.
+
+    Yields:
+        A function to be called with (what is being done, steps done, steps in all).
+    """
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    shown = console.is_terminal
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, disable=not shown) as bar:
+        task = bar.add_task("starting", total=1.0)
+
+        def show(what: str, done: int, steps: int) -> None:
+            bar.update(task, description=what, completed=float(done), total=float(max(steps, 1)))
+
+        yield show

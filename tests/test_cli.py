@@ -24,7 +24,7 @@ from cardiac_ct_fm.landmark_io import Landmark, read_landmarks, write_slicer
 from cardiac_ct_fm.process import usable_cpus
 from cardiac_ct_fm.volume_io import Volume
 
-COMMANDS = ("predict", "measure", "doctor", "models", "info", "convert", "push", "cohort")
+COMMANDS = ("predict", "measure", "doctor", "models", "info", "convert", "push", "finetune", "evaluate", "cohort")
 RESULTS = (
     "landmarks.json",
     "landmarks.mps",
@@ -251,15 +251,54 @@ def test_doctor_as_json_has_a_verdict_on_everything() -> None:
     assert next(f for f in findings if f["name"] == "torch")["verdict"] == "ok"
 
 
-def test_cohort_writes_patients_and_their_data_list(tmp_path: Path) -> None:
-    answer = run("cohort", "--site", "1", "--n", "1", "--spacing", "4.0", "--size", "32", "-o", tmp_path / "cohort")
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two coarse digital patients with their data list."""
+    folder = tmp_path_factory.mktemp("cohort") / "site1"
+    answer = run("cohort", "--site", "1", "--n", "2", "--spacing", "4.0", "--size", "48", "-o", folder)
     assert answer.code == 0, answer.err
-    listing = json.loads((tmp_path / "cohort" / "datalist.json").read_text())
-    assert (tmp_path / "cohort" / listing["training"][0]["image"]).exists()
+    return folder
+
+
+def test_cohort_writes_patients_and_their_data_list(patients: Path, tmp_path: Path) -> None:
+    listing = json.loads((patients / "datalist.json").read_text())
+    assert len(listing["training"]) == 2
+    assert (patients / listing["training"][0]["image"]).exists()
     bad = run("cohort", "--site", "9", "-o", tmp_path / "nine")
     assert bad.code == 2
     assert "1…8" in bad.line
     assert not (tmp_path / "nine").exists()
+
+
+def test_evaluate_scores_the_scans_of_a_data_list(patients: Path, finder: Path, tmp_path: Path) -> None:
+    listing = patients / "datalist.json"
+    wrong = run("evaluate", listing, "-o", tmp_path / "figures", "-m", finder)
+    assert wrong.code == 1
+    assert "--section" in wrong.line
+    answer = run("evaluate", listing, "--section", "training", "-o", tmp_path / "figures", "-m", finder)
+    assert answer.code == 0, answer.err
+    summary = json.loads((tmp_path / "figures" / "summary.json").read_text())
+    assert summary["scans"] == 2
+    row = next(line for line in answer.out.splitlines() if line.split()[:1] == ["LV"])
+    assert float(row.split()[1]) == pytest.approx(summary["segmentation"]["LV"]["dice"]["median"], abs=6e-4)
+    assert run("evaluate", "-o", tmp_path / "nothing").code == 2
+
+
+def test_finetune_makes_a_head_that_predict_takes(
+    patients: Path, finder: Path, small_scan: Path, tmp_path: Path
+) -> None:
+    size = ("--epochs", "1", "--patch", "16", "--windows", "1", "--validation", "0")
+    answer = run(
+        "finetune", patients / "datalist.json", "--head", "coronaries", "-o", tmp_path / "head", "-m", finder, *size
+    )
+    assert answer.code == 0, answer.err
+    (head_file,) = (tmp_path / "head").glob("*.safetensors")
+    assert str(head_file) in answer.out
+    used = run(
+        "predict", small_scan, "-o", tmp_path / "out", "-m", finder, "--head-file", head_file, "--heads", "coronaries"
+    )
+    assert used.code == 0, used.err
+    assert "Coronary" in used.out
 
 
 def test_an_unforeseen_error_is_one_line_and_debug_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:

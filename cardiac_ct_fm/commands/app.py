@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cardiac_ct_fm.commands import cohort, convert, doctor, measure, models, predict
+from cardiac_ct_fm.commands import cohort, convert, doctor, measure, models, predict, train
 
 PROGRAM = "cardiac-ct-fm"
 USAGE = 2
@@ -32,6 +32,8 @@ def build_app() -> typer.Typer:
     app.command(rich_help_panel=MODELS)(models.info)
     app.command(rich_help_panel=MODELS)(convert.convert)
     app.command(rich_help_panel=MODELS)(convert.push)
+    app.command(rich_help_panel=DATA)(train.finetune)
+    app.command(rich_help_panel=DATA)(train.evaluate)
     app.command(rich_help_panel=DATA)(cohort.cohort)
     return app
 

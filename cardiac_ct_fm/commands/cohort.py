@@ -27,23 +27,19 @@ def cohort(
 
       cardiac-ct-fm cohort --site 3 --n 5 -o cohort
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from cardiac_ct_fm.cohort.export import write_cases
     from cardiac_ct_fm.commands.results import console
     from cardiac_ct_fm.process import set_threads
+    from cardiac_ct_fm.progress import step_bar
 
     set_threads(None)
-    stderr = Console(stderr=True)
-    with Progress(console=stderr, transient=True, redirect_stdout=False, disable=not stderr.is_terminal) as bar:
-        task = bar.add_task("drawing", total=float(max(n, 1)))
-        names: list[str] = []
+    names: list[str] = []
+    with step_bar() as show:
 
         def step(name: str, done: int, slices: int) -> None:
             if name not in names:
                 names.append(name)
-            bar.update(task, description=f"{len(names)}/{n} {name}", completed=len(names) - 1 + min(1.0, done / slices))
+            show(f"{len(names)}/{n} {name}", (len(names) - 1) * slices + min(done, slices), n * slices)
 
         listing = write_cases(site, n, out, spacing, first=first, size=size, progress=step)
     console().print(f"{n} digital patients of site {site} in {out}; data list {listing}", markup=False, soft_wrap=True)
