@@ -22,9 +22,10 @@ def main(scan: str, out: str, model: str = "cardiac_swin_tiny") -> None:
     ventricle = prediction.mask("LV")  # (X, Y, Z) boolean on the scan's own grid
     print(f"left ventricle: {ventricle.sum() * prediction.grid.voxel_mm3 / 1000:.0f} mL")
 
-    folder = write_outputs(prediction, Path(out) / prediction.volume.name)
     area = prediction.measurements["annulus_area_mm2"]
-    print(f"annulus area: {area.value} mm² ({area.status})")
+    print(f"annulus area: {'none' if area.value is None else f'{area.value:.0f} mm²'} ({area.status})")
+
+    folder = write_outputs(prediction, Path(out) / prediction.volume.name)
     print(f"everything, with picture and report: {folder}")
 
 
