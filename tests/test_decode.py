@@ -1,0 +1,102 @@
+"""Points and label maps out of logits."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cardiac_ct_fm.anatomy import HEART_LABELS
+from cardiac_ct_fm.decode import decode_landmarks, largest_components
+from cardiac_ct_fm.geometry import Grid
+from cardiac_ct_fm.guidance import root_centre
+from cardiac_ct_fm.looks import Answer, starts, window_grid
+
+NAMES = ("RCC", "LCC")
+
+
+def sphere_logits(grid, centres, radius=4.0, height=12.0):
+    """Logits whose softmax is a soft-edged sphere per class."""
+    points = torch.from_numpy(grid.points())
+    channels = [torch.zeros(grid.shape)]
+    for centre in centres:
+        if centre is None:
+            channels.append(torch.full(grid.shape, -height))
+            continue
+        away = (points - torch.tensor(centre, dtype=torch.float32)).norm(dim=-1)
+        channels.append(((radius - away) * 3).clamp(-height, height))
+    return torch.stack(channels)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.tuples(*[st.floats(-6, 6)] * 3), st.sampled_from([0.8, 1.0, 2.0]))
+def test_points_are_found_to_a_fraction_of_a_voxel(centre, spacing):
+    grid = Grid.centred((3.0, -2.0, 7.0), spacing, (24, 24, 24))
+    wanted = np.array([3.0, -2.0, 7.0]) + centre
+    found = decode_landmarks(sphere_logits(grid, [tuple(wanted), None]), grid, NAMES)
+    assert np.linalg.norm(np.array(found["RCC"].ras_mm) - wanted) < 0.2 * spacing + 0.05
+    assert found["RCC"].confidence > 0.6
+
+
+def test_a_missing_point_keeps_its_name_and_has_no_position():
+    grid = Grid.centred((0, 0, 0), 1.0, (24, 24, 24))
+    found = decode_landmarks(sphere_logits(grid, [None, (2.0, 1.0, 0.0)]), grid, NAMES)
+    assert list(found) == ["RCC", "LCC"]
+    assert not found["RCC"].found and found["RCC"].ras_mm is None
+    assert found["LCC"].found
+
+
+def test_of_two_regions_the_larger_is_the_point():
+    grid = Grid.centred((0, 0, 0), 1.0, (32, 32, 32))
+    logits = sphere_logits(grid, [(-8.0, 0.0, 0.0), None])
+    small = sphere_logits(grid, [(9.0, 9.0, 9.0), None], radius=2.0)
+    found = decode_landmarks(torch.maximum(logits, small), grid, NAMES)
+    assert np.linalg.norm(np.array(found["RCC"].ras_mm) - [-8, 0, 0]) < 0.3
+
+
+def test_a_speck_is_not_a_point():
+    grid = Grid.centred((0, 0, 0), 1.0, (24, 24, 24))
+    found = decode_landmarks(sphere_logits(grid, [(0.0, 0.0, 0.0), None], radius=1.0), grid, NAMES)
+    assert not found["RCC"].found
+
+
+def test_only_the_largest_component_of_each_label_stays():
+    labels = np.zeros((10, 10, 10), np.uint8)
+    labels[:4, :4, :4], labels[8:, 8:, 8:], labels[6, 6, 6] = 1, 1, 2
+    kept = largest_components(labels)
+    assert kept[0, 0, 0] == 1 and kept[9, 9, 9] == 0 and kept[6, 6, 6] == 2
+    assert not largest_components(np.zeros((3, 3, 3), np.uint8)).any()
+
+
+@given(st.integers(1, 400), st.sampled_from([32, 64, 96]))
+def test_windows_cover_every_voxel_with_their_overlap(length, window):
+    first = starts(length, window)
+    covered = np.zeros(max(length, window), bool)
+    for s in first:
+        covered[s : s + window] = True
+    assert covered.all() and first[0] == 0
+    if length > window:
+        assert first[-1] == length - window
+        assert np.diff(first).max() <= window * 0.75 + 1
+
+
+def test_a_look_is_one_window_unless_the_heart_is_longer():
+    from cardiac_ct_fm.config import LookConfig
+
+    look = LookConfig("heart", 2.0, 80, ("heart",))
+    assert window_grid(look, np.zeros(3)).shape == (80, 80, 80)
+    assert window_grid(look, np.zeros(3), np.array([100.0, 160.0, 200.0])).shape == (80, 80, 100)
+
+
+@pytest.mark.parametrize("with_points", [True, False])
+def test_the_root_lies_where_ventricle_meets_aorta(with_points):
+    grid = Grid.centred((0, 0, 0), 2.0, (32, 32, 32))
+    heart = torch.zeros((8, *grid.shape))
+    heart[HEART_LABELS["LV"], :, :, :16] = 5.0
+    heart[HEART_LABELS["Aorta"], 12:20, 12:20, 16:] = 5.0
+    logits = {"heart": heart}
+    if with_points:
+        wrong = [(25.0, 25.0, -25.0), (25.0, 20.0, -25.0), (20.0, 25.0, -25.0), None, None]
+        logits["hps"] = sphere_logits(grid, wrong)
+    centre = root_centre(Answer(grid, logits))
+    assert np.linalg.norm(centre - [0, 0, 5.0]) < 3
