@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from cardiac_ct_fm.errors import ConfigError
-from cardiac_ct_fm.model import CardiacCTModel, export_pretrained
+from cardiac_ct_fm.model import CardiacCTModel
+from cardiac_ct_fm.publish import export_pretrained
 from recipes.federated_distillation.plan import Step, final_step, make_plan
 from recipes.federated_distillation.privacy import epsilon
 from recipes.federated_distillation.scoring import flat, summary
