@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cardiac_ct_fm.cohort.heart import AORTA, LA, LV, MYO, NAMES, PA, RA, RV, DigitalHeart, Fields
+from cardiac_ct_fm.cohort.heart import AORTA, LA, LV, NAMES, PA, RA, RV, DigitalHeart, Fields
 from cardiac_ct_fm.cohort.raster import double, half_grid, tube_field
 from cardiac_ct_fm.cohort.valve import calcium, leaflets
 
@@ -24,6 +24,10 @@ interpolated; both are smooth at twice the spacing (the template is stored at 2 
 
 VESSEL_WALL_MM = 1.0
 """Wall of great vessels other than the aorta, near the 1 mm of a normal pulmonary artery (textbook)."""
+
+
+TRABECULAE_MM: dict[str, float] = {"LV": 7.0, "RV": 6.0}
+"""Depth below the endocardium over which trabeculae and papillary muscles thin out; chosen by eye."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Look:
 
 def share(distance: Tensor, voxel_mm: float) -> Tensor:
     """Part of a voxel that lies inside a surface at a signed distance (mm, positive inside)."""
-    return (distance / voxel_mm + 0.5).clamp(0, 1)
+    return (distance * (1 / voxel_mm)).add_(0.5).clamp_(0, 1)
 
 
 def render(
@@ -157,36 +161,47 @@ def _paint(
     """Walls, vessels, blood, muscle and valves, in HU, flat."""
     p, scale = heart.patient, heart.shape.scale
     d = fields.blood
-    wall = torch.stack(
-        [d[RV] + p.wall_rv_mm * scale, d[RA] + p.wall_atrium_mm * scale, d[LA] + p.wall_atrium_mm * scale,
-         d[AORTA] + p.root.wall_mm * scale, d[PA] + VESSEL_WALL_MM * scale]
-    ).max(0).values  # fmt: skip
+    wall = d[RV] + p.wall_rv_mm * scale
+    thickness = {RA: p.wall_atrium_mm, LA: p.wall_atrium_mm, AORTA: p.root.wall_mm, PA: VESSEL_WALL_MM}
+    for k, mm in thickness.items():
+        wall = torch.maximum(wall, d[k] + mm * scale, out=wall)
     for tube in tubes.values():
-        wall = torch.maximum(wall, tube + VESSEL_WALL_MM * scale)
+        wall = torch.maximum(wall, tube + VESSEL_WALL_MM * scale, out=wall)
     hu = _over(hu, share(wall, step), p.tissue["wall"])
     for kind, tube in tubes.items():
         hu = _over(hu, share(tube, step), p.blood[kind])
     texture = heart.texture(points)
-    values = torch.empty_like(d)
+    total, blend = torch.zeros_like(hu), torch.zeros_like(hu)
     for k, name in enumerate(NAMES):
-        values[k] = p.tissue["myo"] if name == "Myo" else p.blood[name]
-    mixed = 1 + p.mixing * texture[0].clamp(-1.2, 1.2)
-    values[RA] = p.tissue["wall"] + (values[RA] - p.tissue["wall"]) * mixed.clamp_min(0.05)
-    values[RV] = p.tissue["wall"] + (values[RV] - p.tissue["wall"]) * (1 + 0.7 * (mixed - 1)).clamp_min(0.05)
-    for k, depth in ((LV, 7.0), (RV, 6.0)):
-        trabecular = share((texture[1] - 0.35 - d[k].clamp_min(0) / depth) * 4, step)
-        values[k] = _over(values[k], trabecular, p.tissue["myo"])
-    values[MYO] = values[MYO] * (1 + 0.06 * texture[0])
-    cover = share(d, step)
-    cover = cover / cover.sum(0).clamp_min(1.0)
-    hu = hu * (1 - cover.sum(0)) + (cover * values).sum(0)
+        cover = share(d[k], step)
+        total += cover
+        blend += cover.mul_(_tissue(heart, name, d[k], texture, step))
+    outside = (1 - total).clamp_min_(0)
+    hu = hu.mul_(outside).add_(blend.div_(total.clamp_min_(1)))
     for atrium, ventricle in ((LA, LV), (RA, RV)):
-        gap = (d[atrium] - d[ventricle] + 2.5 * texture[2]).abs() / 2
-        near = torch.minimum(d[atrium], d[ventricle]) + 4.0
-        sheet = torch.minimum(p.valve_mm * scale / 2 - gap, near)
-        hu = _over(hu, share(sheet, step) * 0.9, p.root.leaflet_hu)
+        deep = torch.minimum(d[atrium], d[ventricle]) + 4.0
+        near = (deep > -step).nonzero()[:, 0]
+        gap = (d[atrium, near] - d[ventricle, near] + 2.5 * texture[2, near]).abs() / 2
+        sheet = torch.minimum(p.valve_mm * scale / 2 - gap, deep[near])
+        hu[near] = _over(hu[near], share(sheet, step) * 0.9, p.root.leaflet_hu)
     if len(valve):
         inside = fields.root[valve]
         sheet = torch.minimum(leaflets(heart.shape, fields.local[valve]), fields.lumen[valve] + 1)
         hu[inside] = _over(hu[inside], share(sheet, step), p.root.leaflet_hu)
     return hu
+
+
+def _tissue(heart: DigitalHeart, name: str, depth: Tensor, texture: Tensor, step: float) -> Tensor | float:
+    """HU inside one structure: uneven muscle, clouds of contrast in the right heart, trabeculae in the ventricles."""
+    p = heart.patient
+    if name == "Myo":
+        return p.tissue["myo"] * (1 + 0.06 * texture[0])
+    value: Tensor | float = p.blood[name]
+    if name in ("RA", "RV"):
+        strength = p.mixing * (1.0 if name == "RA" else 0.7)
+        mixed = (1 + strength * texture[0].clamp(-1.2, 1.2)).clamp_min_(0.05)
+        value = p.tissue["wall"] + (p.blood[name] - p.tissue["wall"]) * mixed
+    if name in TRABECULAE_MM:
+        trabecular = share((texture[1] - 0.35 - depth.clamp_min(0) / TRABECULAE_MM[name]) * 4, step)
+        value = trabecular * (p.tissue["myo"] - value) + value
+    return value
