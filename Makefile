@@ -7,7 +7,7 @@ SCAN ?= examples/data/ts-aorta-cta/ct_cropped.nii.gz
 
 # Extras of pyproject.toml that the demonstration and the tests need.
 DEMO_EXTRAS ?= dicom
-EXTRAS ?= dicom,train,dev
+EXTRAS ?= dicom,train,federated,dev
 PYTEST_FLAGS ?=
 
 BIN := $(VENV)/bin
@@ -48,5 +48,5 @@ $(BIN)/python:
 # One stamp per set of extras; editing pyproject.toml or constraints.txt installs again.
 $(sort $(DEMO_READY) $(TEST_READY)): $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing cardiac-ct-fm[$(subst -,$(COMMA),$*)] into $(VENV); a few minutes the first time."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(subst -,$(COMMA),$*)]"
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[$(subst -,$(COMMA),$*)]"
 	@touch $@
