@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from federation_sites import SUBJECTS, write_site
+
 from recipes.federated_distillation.deployed import lead, session, start_party
 from recipes.federated_distillation.provisioning import LEAD, provision
 from recipes.federated_distillation.settings import Settings
@@ -64,7 +65,9 @@ class Parties:
     def wait(self, condition: Callable[[], bool], what: str, limit_s: float = 300) -> None:
         begin = time.monotonic()
         while not condition():
-            assert time.monotonic() - begin < limit_s, f"{what} did not happen within {limit_s} s; logs in {self.folder}"
+            assert time.monotonic() - begin < limit_s, (
+                f"{what} did not happen within {limit_s} s; logs in {self.folder}"
+            )
             time.sleep(0.2)
 
     def lead(self, settings: Settings) -> Path:

@@ -19,7 +19,10 @@ from cardiac_ct_fm.landmark_io import Landmark, write_landmarks
 from recipes.federated_distillation.settings import Settings
 
 SPACING_MM, EDGE = 2.5, 40
-SUBJECTS = {"site-a": ("Mustermann^Erika", "Doe^Jane", "Roe^Richard"), "site-b": ("Novak^Jan", "Rossi^Mario", "Dupont^Anne")}
+SUBJECTS = {
+    "site-a": ("Mustermann^Erika", "Doe^Jane", "Roe^Richard"),
+    "site-b": ("Novak^Jan", "Rossi^Mario", "Dupont^Anne"),
+}
 """Names that must never be seen outside of their site."""
 
 
@@ -28,7 +31,9 @@ def _case(seed: int) -> Case:
     return draw_case(seed)
 
 
-def write_site(folder: Path, subjects: tuple[str, ...], labels: tuple[str, ...] = ("heart", "hps"), seed: int = 0) -> Path:
+def write_site(
+    folder: Path, subjects: tuple[str, ...], labels: tuple[str, ...] = ("heart", "hps"), seed: int = 0
+) -> Path:
     """Write scans around the root of two digital patients with their labels and a data list; return the list."""
     rows = []
     for number, subject in enumerate(subjects):

@@ -81,8 +81,8 @@ def test_every_setting_has_a_described_option_and_the_research_codes_spelling_wo
     options.add_options(parser)
     assert set(options.descriptions()) == set(Settings.__dataclass_fields__)
     old = "--task 1 --locations site-1 site-3 --mode train --num_rounds 3 --epochs 2 --batch_size 4 --batch_maxnum 7 "
-    old += "--test_ratio 0.3 --test_on_global_updates --test_on_local_updates --exp_name e1 --tags a b --ckpt c.safetensors "
-    old += "--finetune --no-output_seg --condition_on_seg --patches 64 --model_type nnunet --local"
+    old += "--test_ratio 0.3 --test_on_global_updates --test_on_local_updates --exp_name e1 --tags a b "
+    old += "--ckpt c.safetensors --finetune --no-output_seg --condition_on_seg --patches 64 --model_type nnunet --local"
     found = options.settings_from(parser.parse_args(old.split()))
     assert (found.task, found.model_type, found.rounds, found.epochs, found.batch_size) == ("hps", "unet", 3, 2, 4)
     assert (found.batch_maxnum, found.test_ratio, found.exp_name, found.tags) == (7, 0.3, "e1", ("a", "b"))
@@ -104,10 +104,12 @@ def test_masked_average_equals_a_few_lines_of_reference_on_random_tensors() -> N
     updates = [{k: RNG.normal(size=s).astype(np.float32) for k, s in shapes.items() if part_of(k) in c} for c in counts]
     for equal in (False, True):
         average = MaskedAverage(model, equal)
-        for update, count in zip(updates, counts, strict=True):
-            average.add(update, count)
-        for name, value in average.apply_to(model).items():
-            own = [(1.0 if equal else c[part_of(name)], u[name]) for c, u in zip(counts, updates, strict=True) if name in u]
+        for site, (update, count) in enumerate(zip(updates, counts, strict=True)):
+            average.add(str(site), update, count)
+        for name, value in average.apply_to_model().items():
+            own = [
+                (1.0 if equal else c[part_of(name)], u[name]) for c, u in zip(counts, updates, strict=True) if name in u
+            ]
             expected = model[name] + sum(w * u for w, u in own) / sum(w for w, _ in own)
             np.testing.assert_allclose(value, expected, atol=1e-6)
 
@@ -115,8 +117,8 @@ def test_masked_average_equals_a_few_lines_of_reference_on_random_tensors() -> N
 def test_a_head_that_nobody_trained_stays_as_it_is() -> None:
     model = {"heads.ms.weight": np.ones(3, np.float32), "backbone.w": np.ones(2, np.float32)}
     average = MaskedAverage(model)
-    average.add({"backbone.w": np.ones(2, np.float32)}, {"trunk": 4})
-    after = average.apply_to(model)
+    average.add("a", {"backbone.w": np.ones(2, np.float32)}, {"trunk": 4})
+    after = average.apply_to_model()
     assert (after["heads.ms.weight"] == 1).all() and (after["backbone.w"] == 2).all()
 
 
@@ -135,9 +137,9 @@ def test_an_unusable_update_is_refused_whole(changes: dict, counts: dict, reason
     model = {"backbone.w": np.zeros(2, np.float32), "heads.ms.weight": np.zeros(3, np.float32)}
     average = MaskedAverage(model)
     with pytest.raises(UpdateRefusedError) as refused:
-        average.add({"heads.ms.weight": np.ones(3, np.float32)} | changes if reason == "not finite" else changes, counts | {"ms": 1} if reason == "not finite" else counts)
+        average.add("a", changes, counts)
     assert refused.value.reason == reason
-    assert all((v == 0).all() for v in average.apply_to(model).values())
+    assert all((v == 0).all() for v in average.apply_to_model().values())
 
 
 @pytest.mark.parametrize(
@@ -238,5 +240,7 @@ def test_splits_are_by_patient_fixed_and_keep_labelled_scans_on_both_sides() -> 
     assert len(held) == 2 and any("hps" in s.labels for s in first.held_out)
     other = digital_site("site-1", settings.replace(seed=1))
     assert held != {s.patient for s in other.held_out}
-    everyone = [s.patient for n in EIGHT for s in (*digital_site(n, settings).training, *digital_site(n, settings).held_out)]
+    everyone = [
+        s.patient for n in EIGHT for s in (*digital_site(n, settings).training, *digital_site(n, settings).held_out)
+    ]
     assert len(everyone) == len(set(everyone)), "no patient is at two sites"

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from federation_sites import SUBJECTS, quick, write_site
 
 from cardiac_ct_fm.errors import ConfigError, DataError
-from federation_sites import SUBJECTS, quick, write_site
 from recipes.federated_distillation.checkpoint import check
 from recipes.federated_distillation.coordinator import FederationError
 from recipes.federated_distillation.export import export
@@ -52,7 +52,7 @@ PARTIAL = {"holdings": ("site-a=heart,hps", "site-b=heart,ms,calc")}
 
 
 def test_fedavg_over_one_site_is_local_training(make: Callable, tmp_path: Path) -> None:
-    settings = quick(locations=("site-a",), rounds=2)
+    settings = quick(locations=("site-a",), rounds=1, epochs=3)
     workers = make(settings)
     federated = run_in_process(settings, tmp_path, workers).load("fedavg")
     step = make_plan(settings, labels_of_sites(settings))[0]
@@ -82,11 +82,13 @@ def test_a_breakpoint_of_other_settings_is_not_continued(make: Callable, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def distilled(lists: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, State, list[str], Path]:
+def distilled(
+    lists: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Settings, State, list[str], Path]:
     """The whole distillation over two sites that hold different labels."""
     home = tmp_path_factory.mktemp("kd")
-    settings = quick(task="kd", method="kd", output_seg=True, **PARTIAL, rounds=1, model_type="swin_unetr", pseudo_labels="keep",
-                     uncertainty_samples=2, soft_targets=0.5, exp_name="kd")  # fmt: skip
+    settings = quick(task="kd", method="kd", output_seg=True, **PARTIAL, rounds=1, model_type="swin_unetr",
+                     pseudo_labels="keep", uncertainty_samples=2, soft_targets=0.5, exp_name="kd")  # fmt: skip
     plan = make_plan(settings, labels_of_sites(settings))
     sites = {name: folder_site(name, lists[name], settings) for name in settings.locations}
     workers = {n: SiteWorker(s, settings, plan, home / "sites" / n) for n, s in sites.items()}
@@ -228,7 +230,9 @@ class Silent:
         return Reply("site-b", order.step, order.round, left_out="failed")
 
 
-def test_a_site_without_usable_data_is_left_out_and_without_any_site_the_run_stops(make: Callable, tmp_path: Path) -> None:
+def test_a_site_without_usable_data_is_left_out_and_without_any_site_the_run_stops(
+    make: Callable, tmp_path: Path
+) -> None:
     settings = quick(rounds=1)
     said: list[str] = []
     run_in_process(settings, tmp_path, make(settings), said.append)

@@ -74,7 +74,9 @@ def _experiment(args: argparse.Namespace) -> int:
     settings = settings_from(args, stage=stage)
     plan = make_plan(settings, labels_of_sites(settings))
     if not settings.local and args.kit is None:
-        raise ConfigError("Give --local for one machine with digital sites, or --kit with the lead's kit of a deployed federation.")
+        raise ConfigError(
+            "Give --local for one machine with digital sites, or --kit with the lead's kit of a deployed federation."
+        )
     home = args.out.resolve()
     if args.command == "export":
         if not (home / "server" / settings.exp_name / "settings.json").exists():
@@ -130,7 +132,9 @@ def _provision(args: argparse.Namespace) -> int:
     kits = provision(args.server, args.sites, args.out, args.port, args.scheme, args.server_home)
     for name, kit in kits.items():
         print(f"{name}: {kit}")
-    print(f"Certificates are valid for {CERTIFICATE_DAYS} days. Send each kit to its party alone; keep {args.out}/*/state.")
+    print(
+        f"Certificates are valid for {CERTIFICATE_DAYS} days. Send each kit to its party alone; keep the folder state."
+    )
     return 0
 
 

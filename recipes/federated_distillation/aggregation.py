@@ -21,7 +21,7 @@ COARSE = "coarse."
 
 
 class UpdateRefusedError(DataError):
-    """A site's update cannot be used; ``reason`` is a key of :data:`recipes.federated_distillation.messages.REASONS`."""
+    """A site's update cannot be used; ``reason`` is a key of :data:`.messages.REASONS`."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -41,7 +41,9 @@ def part_of(parameter: str) -> str:
 
 
 class MaskedAverage:
-    """Adds up sites' updates as they come; memory does not grow with the number of sites.
+    """Collects sites' updates and averages them in the order of the sites' names, whenever they came.
+
+    So the same sites always give the same bits, at the price of one update per site in memory.
 
     Args:
         model: the parameters that the sites were sent.
@@ -49,15 +51,14 @@ class MaskedAverage:
     """
 
     def __init__(self, model: Mapping[str, npt.NDArray[np.float32]], equal: bool = False) -> None:
-        self._shapes = {name: values.shape for name, values in model.items()}
-        self._equal = equal
-        self._numerators: dict[str, npt.NDArray[np.float64]] = {}
-        self._denominators: dict[str, float] = {}
+        self._model, self._equal = model, equal
+        self._updates: dict[str, tuple[Arrays, Mapping[str, float]]] = {}
 
-    def add(self, changes: Arrays, counts: Mapping[str, float]) -> None:
+    def add(self, site: str, changes: Arrays, counts: Mapping[str, float]) -> None:
         """Take one site's update, whole or not at all.
 
         Args:
+            site: whose it is.
             changes: parameter → new minus old value.
             counts: ``trunk`` and heads → scans.
 
@@ -66,27 +67,26 @@ class MaskedAverage:
         """
         if not changes:
             raise UpdateRefusedError("no data", "the update is empty")
-        weights = {}
         for name, values in changes.items():
-            if self._shapes.get(name) != values.shape:
-                raise UpdateRefusedError(
-                    "wrong architecture", f"{name} has shape {values.shape}, not {self._shapes.get(name)}"
-                )
+            if name not in self._model or self._model[name].shape != values.shape:
+                raise UpdateRefusedError("wrong architecture", f"{name} of shape {values.shape} is not in the network")
             count = float(counts.get(part_of(name), 0))
             if not np.isfinite(values).all() or not np.isfinite(count):
                 raise UpdateRefusedError("not finite", f"{name} holds numbers that are not finite")
             if count <= 0:
                 raise UpdateRefusedError("no data", f"{name} was changed, but no scan of {part_of(name)} is counted")
-            weights[name] = 1.0 if self._equal else count
-        for name, values in changes.items():
-            total = self._numerators.setdefault(name, np.zeros(values.shape, np.float64))
-            total += weights[name] * values.astype(np.float64)
-            self._denominators[name] = self._denominators.get(name, 0.0) + weights[name]
+        self._updates[site] = (changes, dict(counts))
 
-    def apply_to(self, model: Mapping[str, npt.NDArray[np.float32]]) -> Arrays:
-        """``model`` plus the averaged changes; parameters that nobody trained as they were."""
-        result = {name: values.copy() for name, values in model.items()}
-        for name, total in self._numerators.items():
-            step = total / self._denominators[name]
-            result[name] = (model[name].astype(np.float64) + step).astype(np.float32)
+    def apply_to_model(self) -> Arrays:
+        """The model plus the averaged changes; parameters that nobody trained as they were."""
+        result: Arrays = {}
+        for name, old in self._model.items():
+            numerator, denominator = np.zeros(old.shape, np.float64), 0.0
+            for _, (changes, counts) in sorted(self._updates.items(), key=lambda item: item[0]):
+                if name in changes:
+                    weight = 1.0 if self._equal else float(counts[part_of(name)])
+                    numerator += weight * changes[name].astype(np.float64)
+                    denominator += weight
+            changed = old.astype(np.float64) + numerator / denominator if denominator else old
+            result[name] = changed.astype(np.float32)
         return result

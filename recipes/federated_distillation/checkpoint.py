@@ -58,16 +58,18 @@ def _compare(settings: Settings, step: Step, start: Arrays, given: Arrays) -> No
     ]  # fmt: skip
     if wrong:
         raise ConfigError(
-            f"ckpt {settings.ckpt} is not a {step.network.name}: {len(wrong)} parameters of the trunk differ, for example "
-            f"{wrong[0]}. Choose its --model-type and --size, or another checkpoint."
+            f"ckpt {settings.ckpt} is not a {step.network.name}: {len(wrong)} parameters of the trunk differ, for "
+            f"example {wrong[0]}. Choose its --model-type and --size, or another checkpoint."
         )
     held = sorted({h for n in given if (h := head_of(n))})
     missing = [h for h in step.heads if h not in held]
     if missing and not settings.finetune:
         raise ConfigError(
-            f"ckpt {settings.ckpt} has the heads {', '.join(held) or 'none'}, but {', '.join(missing)} is needed; choose "
-            "another checkpoint or task, or train new heads on it with --finetune."
+            f"ckpt {settings.ckpt} has the heads {', '.join(held) or 'none'}, but {', '.join(missing)} is needed; "
+            "choose another checkpoint or task, or train new heads on it with --finetune."
         )
     shapes = [n for n in start if head_of(n) in held and n in given and given[n].shape != start[n].shape]
     if shapes:
-        raise ConfigError(f"ckpt {settings.ckpt}: {shapes[0]} has shape {given[shapes[0]].shape}, not {start[shapes[0]].shape}.")
+        raise ConfigError(
+            f"ckpt {settings.ckpt}: {shapes[0]} has shape {given[shapes[0]].shape}, not {start[shapes[0]].shape}."
+        )

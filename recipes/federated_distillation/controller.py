@@ -104,9 +104,7 @@ class FederationController(Controller):
             replies.put(self._reply(client_task, order))
             client_task.result = None
 
-        task = Task(
-            order.kind, pack_order(order), timeout=self._settings.round_timeout_s, result_received_cb=received
-        )
+        task = Task(order.kind, pack_order(order), timeout=self._settings.round_timeout_s, result_received_cb=received)
         quorum = min(self._settings.quorum or len(here), len(here))
         self.broadcast(task, fl_ctx, here, quorum, self._settings.grace_s)
         while task.completion_status is None and not abort_signal.triggered:
@@ -115,7 +113,9 @@ class FederationController(Controller):
             time.sleep(POLL_S)
         if abort_signal.triggered:
             self.cancel_task(task, fl_ctx=fl_ctx)
-            raise JobAbortedError(f"The job was aborted in {order.step}, round {order.round}; finished rounds are kept.")
+            raise JobAbortedError(
+                f"The job was aborted in {order.step}, round {order.round}; finished rounds are kept."
+            )
         while not replies.empty():
             yield replies.get()
 

@@ -75,7 +75,7 @@ class Coordinator:
         used: list[str] = []
         for reply in self._replies(Order(step.name, "train", number, {"model": model}), step.sites):
             try:
-                average.add(reply.changes, reply.counts)
+                average.add(reply.site, reply.changes, reply.counts)
             except UpdateRefusedError as error:
                 logger.warning("The update of %s is left out: %s", reply.site, error)
                 self.history.left_out(step.name, number, reply.site, error.reason)
@@ -83,8 +83,10 @@ class Coordinator:
             used.append(reply.site)
             self.history.figures(step.name, number, reply.site, reply.metrics, reply.counts)
         if not used:
-            raise FederationError(f"{step.name}: no site could train round {number}; see the reasons above and in history.csv.")
-        model = average.apply_to(model)
+            raise FederationError(
+                f"{step.name}: no site could train round {number}; see the reasons above and in history.csv."
+            )
+        model = average.apply_to_model()
         self.state.save(step.name, model, number + 1)
         self.history.round_done(step.name, number, step.rounds, sorted(used))
         if self.settings.test_on_global_updates:
@@ -107,10 +109,8 @@ class Coordinator:
 
     def _test(self, step: Step) -> None:
         """Collect every site's figures."""
-        if step.source == "ckpt":
-            model = starting_parameters(self.settings, step)
-        else:
-            model = self.state.load(step.source)
+        tested = step.source
+        model = starting_parameters(self.settings, step) if tested == "ckpt" else self.state.load(tested)
         results = {}
         for reply in self._replies(Order(step.name, "test", 0, {"model": model}), step.sites):
             results[reply.site] = reply.metrics
@@ -146,5 +146,3 @@ class Coordinator:
         if self.state.rounds(step.name):
             return self.state.load(step.name)
         return starting_parameters(self.settings, step)
-
-

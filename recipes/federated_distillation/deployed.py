@@ -60,7 +60,11 @@ def start_party(kit: Path, log: Path, extra: dict[str, str] | None = None) -> su
     """
     with log.open("ab") as file:
         return subprocess.Popen(
-            party_command(kit), stdout=file, stderr=subprocess.STDOUT, env=environment() | (extra or {}), start_new_session=True
+            party_command(kit),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment() | (extra or {}),
+            start_new_session=True,
         )
 
 
@@ -77,10 +81,10 @@ def session(kit: Path, patience_s: float = 60.0) -> Iterator[Session]:
             with contextlib.redirect_stdout(io.StringIO()):
                 opened = new_secure_session(name, str(kit), timeout=10.0)
             break
-        except Exception as error:  # noqa: BLE001 - NVFlare raises bare exceptions here; all are told below
+        except Exception as error:
             if time.monotonic() - begin > patience_s:
                 raise FederationError(
-                    f"The server does not answer within {patience_s:.0f} s ({error}); is it running, and is its port open?"
+                    f"The server does not answer within {patience_s:.0f} s ({error}); is it running, is its port open?"
                 ) from error
             time.sleep(POLL_S)
     try:
@@ -112,7 +116,9 @@ def lead(
     before, fruitless = "", 0
     while True:
         with tempfile.TemporaryDirectory() as folder:
-            result = _one_job(settings, write_job(Path(folder) / settings.exp_name, settings, plan), kit, folder, say, patience_s)
+            result = _one_job(
+                settings, write_job(Path(folder) / settings.exp_name, settings, plan), kit, folder, say, patience_s
+            )
             if result is not None:
                 progress = json.loads((result / "progress.json").read_text(encoding="utf-8"))
                 if progress["finished"]:

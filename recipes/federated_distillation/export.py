@@ -49,6 +49,7 @@ def export(settings: Settings, state: State, folder: Path, step: str = "") -> Pa
     done = state.rounds(name)
     if done < chosen.rounds:
         raise ConfigError(f"{name} has finished {done} of {chosen.rounds} rounds; run the experiment to its end first.")
+    inside = chosen.sites
     model: CardiacCTModel = model_from(chosen, state.load(name))
     model.config = model.config.replace(provenance=provenance(settings, state, plan, chosen))
     tag = settings.exp_name if name == final_step(plan).name else f"{settings.exp_name}-{name}"
@@ -56,7 +57,7 @@ def export(settings: Settings, state: State, folder: Path, step: str = "") -> Pa
         model,
         folder,
         tag=tag,
-        description=f"{chosen.network.name}, method {settings.method}, {chosen.rounds} rounds over {len(chosen.sites)} sites",
+        description=f"{chosen.network.name}, method {settings.method}, {chosen.rounds} rounds, {len(inside)} site(s)",
         metrics=metrics(settings, state, next(s for s in plan if s.source == name), chosen),
         dtype=torch.float32,
     )
@@ -90,8 +91,8 @@ def provenance(settings: Settings, state: State, plan: Sequence[Step], step: Ste
         updates = sum(s.rounds for s in plan if s.kind == "train")
         spent = epsilon(settings.dp_noise, updates, settings.dp_delta)
         facts["differential_privacy"] = (
-            f"ε = {spent:.1f} at δ = {settings.dp_delta:g} per site (Rényi accountant, {updates} updates, noise multiplier "
-            f"{settings.dp_noise:g}, clipping norm {settings.dp_clip:g})"
+            f"ε = {spent:.1f} at δ = {settings.dp_delta:g} per site (Rényi accountant, {updates} updates, noise "
+            f"multiplier {settings.dp_noise:g}, clipping norm {settings.dp_clip:g})"
         )
     return facts
 
@@ -125,7 +126,11 @@ def table(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = []
     for title, figures in groups.items():
         quartiles = "/".join("∞" if figures[q] is None else f"{figures[q]:.2f}" for q in ("q25", "median", "q75"))
-        rates = "".join(f"  {k.removeprefix('within_').replace('_mm', '')} mm {v:.0%}" for k, v in figures.items() if k.startswith("within"))
+        rates = "".join(
+            f"  {k.removeprefix('within_').replace('_mm', '')} mm {v:.0%}"
+            for k, v in figures.items()
+            if k.startswith("within")
+        )
         lines.append(f"{title:32s} n={figures['n']:<4d} {quartiles}{rates}")
     return lines
 

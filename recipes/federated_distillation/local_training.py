@@ -33,6 +33,8 @@ from recipes.federated_distillation.trainee import SiteProblemError
 MAX_NORM = 2.0
 """Gradients are clipped to this norm, as in plain training (``recipes.pretrain``)."""
 
+CPU = torch.device("cpu")
+
 Drawn = dict[tuple[object, ...], View]
 """Windows that come again, by what decides them."""
 
@@ -45,7 +47,9 @@ def scans_per_part(step: Step, scans: Sequence[Scan], pseudo: Mapping[str, Pseud
     counts: dict[str, float] = {"trunk": float(len(scans))}
     for head in step.heads:
         own = sum(head in s.labels for s in scans)
-        soft = sum(pseudo[s.patient].weight.get(head, 0.0) for s in scans if s.patient in pseudo and head not in s.labels)
+        soft = sum(
+            pseudo[s.patient].weight.get(head, 0.0) for s in scans if s.patient in pseudo and head not in s.labels
+        )
         if own + soft > 0:
             counts[head] = float(own + soft)
     return counts
@@ -74,7 +78,7 @@ class LocalRound:
     scans: Sequence[Scan]
     pseudo: Mapping[str, PseudoLabels] = field(default_factory=dict)
     helpers: Mapping[str, CardiacCTModel] = field(default_factory=dict)
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     drawn: Drawn = field(default_factory=dict)
 
     def fit(self, trainee: Trainee) -> dict[str, dict[str, float]]:

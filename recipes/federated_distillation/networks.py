@@ -50,7 +50,9 @@ def network(settings: Settings, kind: str, heads: tuple[str, ...]) -> ModelConfi
     """
     family = settings.teacher_type if kind == "teacher" else settings.model_type
     if settings.size == "smoke":
-        config = ModelConfig(name=f"cardiac_{family.removesuffix('_unetr')}_smoke", backbone=_SMOKE[family], looks=SMOKE_LOOKS)
+        config = ModelConfig(
+            name=f"cardiac_{family.removesuffix('_unetr')}_smoke", backbone=_SMOKE[family], looks=SMOKE_LOOKS
+        )
     else:
         config = architecture(_NAMES[family, settings.size])
     config = config.replace(heads=tuple(HeadConfig.builtin(h) for h in heads))
@@ -78,7 +80,9 @@ def window(settings: Settings, config: ModelConfig) -> int:
         )
     if settings.patches % step or settings.patches > whole or settings.patches < 2 * step:
         sizes = [str(n) for n in range(2 * step, whole + 1, step)]
-        raise ConfigError(f"patches is {settings.patches}; {config.name} takes {', '.join(sizes)} or 0 (the whole look).")
+        raise ConfigError(
+            f"patches is {settings.patches}; {config.name} takes {', '.join(sizes)} or 0 (the whole look)."
+        )
     return settings.patches
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name torch itself documents
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cardiac_ct_fm.heads import CoarseHeads
@@ -58,7 +58,9 @@ def stack(examples: Sequence[Example], device: torch.device) -> tuple[Tensor, Te
     return images, torch.stack([e.heart[None] for e in examples]).to(device)
 
 
-def labelled_loss(logits: Mapping[str, list[Tensor]], examples: Sequence[Example]) -> tuple[Tensor | None, dict[str, float]]:
+def labelled_loss(
+    logits: Mapping[str, list[Tensor]], examples: Sequence[Example]
+) -> tuple[Tensor | None, dict[str, float]]:
     """Sum over heads of the loss on the windows that have a label of it.
 
     A head's loss is pooled over the windows of equal weight, as nnU-Net's batch Dice; windows with pseudo-labels of

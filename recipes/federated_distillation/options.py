@@ -13,7 +13,12 @@ from typing import Any
 from cardiac_ct_fm.errors import ConfigError
 from recipes.federated_distillation.settings import CHOICES, PRESETS, Settings
 
-OLD_NAMES: dict[str, tuple[str, ...]] = {"rounds": ("--num_rounds",), "exp_name": ("-e",), "locations": ("-l",), "tags": ("-t",)}
+OLD_NAMES: dict[str, tuple[str, ...]] = {
+    "rounds": ("--num_rounds",),
+    "exp_name": ("-e",),
+    "locations": ("-l",),
+    "tags": ("-t",),
+}
 """Spellings of the research code beside our own; underscores are understood everywhere."""
 
 OLD_VALUES: dict[str, dict[str, str]] = {

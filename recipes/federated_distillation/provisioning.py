@@ -1,7 +1,7 @@
 """Start-up kits for server, sites and lead: certificates for mutual TLS, and local rules that admit no code.
 
-NVFlare makes the certificates; what this adds is in each kit's ``local`` folder, where the party's own engineer can read
-and change it: only this recipe's two classes, no job that carries code, no commands from afar, no logs sent away.
+NVFlare makes the certificates; what this adds is in each kit's ``local`` folder, where the party's own engineer can
+read and change it: only this recipe's two classes, no job that carries code, no commands from afar, no logs sent away.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def server_resources(kit: str) -> dict[str, Any]:
     storage = "nvflare.app_common.storages.filesystem_storage.FilesystemStorage"
     return {
         **_COMMON,
-        "servers": [{"admin_storage": "transfer", "max_num_clients": 100, "heart_beat_timeout": 600, "admin_timeout": 10.0}],
+        "servers": [
+            {"admin_storage": "transfer", "max_num_clients": 100, "heart_beat_timeout": 600, "admin_timeout": 10.0}
+        ],
         "snapshot_persistor": {
             "path": "nvflare.app_common.state_persistors.storage_state_persistor.StorageStatePersistor",
             "args": {
@@ -162,9 +164,9 @@ def provision(
     out.mkdir(parents=True, exist_ok=True)
     (out / "project.yml").write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
     with contextlib.redirect_stdout(io.StringIO()):
-        context = Provisioner(
-            str(out.resolve()), prepare_builders(described), prepare_packager(described)
-        ).provision(prepare_project(described))
+        context = Provisioner(str(out.resolve()), prepare_builders(described), prepare_packager(described)).provision(
+            prepare_project(described)
+        )
     made = Path(context.get_result_location())
     kits = {name: made / name for name in (server, *sites, LEAD)}
     for name, kit in kits.items():
@@ -182,14 +184,23 @@ def kit_facts(kit: Path) -> dict[str, str]:
     Raises:
         ConfigError: not a kit.
     """
-    for role, file, module in (("server", "fed_server.json", "server_train"), ("site", "fed_client.json", "client_train")):
+    for role, file, module in (
+        ("server", "fed_server.json", "server_train"),
+        ("site", "fed_client.json", "client_train"),
+    ):
         if (kit / "startup" / file).exists():
             text = (kit / "startup" / "sub_start.sh").read_text(encoding="utf-8")
             words = next(t for t in text.splitlines() if module in t).split()
             values = dict(w.split("=", 1) for w in words if "=" in w)
             name = json.loads((kit / "startup" / file).read_text(encoding="utf-8"))["servers"][0]
             uid = values.get("uid") or str(name.get("admin_server", "server"))
-            return {"role": role, "name": uid, "org": values["org"], "module": f"nvflare.private.fed.app.{role if role == 'server' else 'client'}.{module}", "file": file}
+            return {
+                "role": role,
+                "name": uid,
+                "org": values["org"],
+                "module": f"nvflare.private.fed.app.{role if role == 'server' else 'client'}.{module}",
+                "file": file,
+            }
     if (kit / "startup" / "fed_admin.json").exists():
         admin = json.loads((kit / "startup" / "fed_admin.json").read_text(encoding="utf-8"))["admin"]
         return {"role": "lead", "name": str(admin["username"])}

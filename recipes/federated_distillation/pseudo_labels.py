@@ -104,7 +104,6 @@ def pseudo_file(folder: Path, scan: Scan) -> Path:
     return folder / f"{hashlib.sha256(scan.patient.encode()).hexdigest()[:20]}.npz"
 
 
-
 @torch.inference_mode()
 def doubt(
     scan: Scan, teachers: dict[str, CardiacCTModel], settings: Settings, rng: np.random.Generator
@@ -123,7 +122,10 @@ def doubt(
             continue
         look = model.config.look("root")
         if HEADS[head].kind == "landmarks":
-            answers = [decode_landmarks(p.log(), g, HEADS[head].classes) for p, g in _answers(scan, head, model, look, settings, rng)]
+            answers = [
+                decode_landmarks(p.log(), g, HEADS[head].classes)
+                for p, g in _answers(scan, head, model, look, settings, rng)
+            ]
             points, spread = consensus(answers, HEADS[head].classes)
             weight = point_weight(points, spread, settings)
             if weight > 0:
@@ -131,9 +133,7 @@ def doubt(
         else:
             pairs = list(_answers(scan, head, model, look, settings, rng))
             result.grid = pairs[0][1]
-            single = [
-                resample_label_map(p.argmax(0).to(torch.uint8).cpu().numpy(), g, result.grid) for p, g in pairs
-            ]
+            single = [resample_label_map(p.argmax(0).to(torch.uint8).cpu().numpy(), g, result.grid) for p, g in pairs]
             mean = (np.mean([s > 0 for s in single], axis=0) >= 0.5).astype(np.uint8)
             weight = map_weight(agreement(single, mean), settings)
             if weight > 0:
@@ -161,7 +161,9 @@ def _answers(
         yield logits.flip(axes)[0].float().softmax(0).clamp_min(1e-7), grid
 
 
-def consensus(answers: list[dict[str, Landmark]], names: tuple[str, ...]) -> tuple[dict[str, Landmark], dict[str, float]]:
+def consensus(
+    answers: list[dict[str, Landmark]], names: tuple[str, ...]
+) -> tuple[dict[str, Landmark], dict[str, float]]:
     """Mean position and spread (root mean square distance, mm) of every point; infinite where most answers lack it."""
     points, spread = {}, {}
     for name in names:

@@ -189,8 +189,8 @@ class FileScan(Scan):
             heart = root
         if heart is None or root is None:
             raise DataError(
-                f"{self.image}: neither hinge points nor a heart label map with LV and Aorta say where the root is; add "
-                "one of the two to the data list."
+                f"{self.image}: neither hinge points nor a heart label map with LV and Aorta say where the root is; "
+                "add one of the two to the data list."
             )
         return heart, root
 

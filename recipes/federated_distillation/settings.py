@@ -147,7 +147,9 @@ class Settings:
             if getattr(self, name) not in known:
                 raise ConfigError(_unknown(name, getattr(self, name), known))
         if not self.locations:
-            raise ConfigError("locations is empty; name the sites that take part, for example --locations site-1 site-2.")
+            raise ConfigError(
+                "locations is empty; name the sites that take part, for example --locations site-1 site-2."
+            )
         if len(set(self.locations)) != len(self.locations):
             raise ConfigError(f"locations {', '.join(self.locations)} name a site twice; name each once.")
         if not self.exp_name.replace("-", "").replace("_", "").isalnum():
@@ -194,7 +196,9 @@ class Settings:
                 "choose one: --no-output-seg or --no-condition-on-seg."
             )
         if self.task == "kd" and not self.output_seg:
-            raise ConfigError("The network of task 'kd' finds the heart first, so it needs its head: leave output_seg on.")
+            raise ConfigError(
+                "The network of task 'kd' finds the heart first, so it needs its head: leave output_seg on."
+            )
         if self.condition_on_seg and self.task == "kd" and self.method != "kd":
             raise ConfigError(
                 f"condition_on_seg is for task networks; method {self.method!r} has none. Leave it out, or use "
@@ -278,4 +282,4 @@ PRESETS: dict[str, dict[str, Any]] = {
         "exp_name": "fedkd",
     },
 }
-"""Named starting points: ``smoke`` proves that all stages run, ``demo`` is the digital federation, ``paper`` the real one."""
+"""Named starting points: ``smoke`` proves that all stages run, ``demo`` is digital, ``paper`` is for real sites."""

@@ -40,7 +40,7 @@ PAPER_SITES: dict[str, Holdings] = {
     "site-7": Holdings("Hamburg", 60, 34, 23, 0),
     "site-8": Holdings("Greifswald", 26, 25, 0, 0),
 }
-"""The eight hospitals (Tölle et al. 2025; counts read from the notebooks of its code). Digital sites copy the pattern."""
+"""The eight hospitals (Tölle et al. 2025; counts read from its code's notebooks). Digital sites copy the pattern."""
 
 FIRST_PATIENT = 3_000_000_000
 """Seeds of digital sites start here, a million per site; plain training runs stay far below."""
@@ -122,7 +122,9 @@ def folder_site(name: str, data_list: Path, settings: Settings) -> Site:
     try:
         rows = json.loads(data_list.read_text(encoding="utf-8"))["training"]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise DataError(f'{data_list} is no data list ({error}); it must hold {{"training": [{{"image": …}}, …]}}.') from error
+        raise DataError(
+            f'{data_list} is no data list ({error}); it must hold {{"training": [{{"image": …}}, …]}}.'
+        ) from error
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{data_list} lists no scan under 'training'.")
     scans: list[Scan] = [_file_scan(row, data_list) for row in rows]
@@ -136,7 +138,7 @@ def _file_scan(row: dict[str, str], data_list: Path) -> FileScan:
     unknown = sorted(set(row) - known)
     if "image" not in row or unknown:
         raise DataError(
-            f"{data_list}: the row {json.dumps(row)} must have 'image' and may have {', '.join(sorted(known - {'image'}))}"
+            f"{data_list}: {json.dumps(row)} must have 'image' and may have {', '.join(sorted(known - {'image'}))}"
             + (f"; it has {', '.join(unknown)}." if unknown else ".")
         )
     paths = {k: data_list.parent / v for k, v in row.items() if k != "patient"}

@@ -40,8 +40,8 @@ class State:
             if before.fingerprint() != settings.fingerprint():
                 changed = sorted(k for k, v in vars(settings).items() if getattr(before, k) != v)
                 raise ConfigError(
-                    f"{folder} holds an experiment with other settings ({', '.join(changed)}); choose another --exp-name "
-                    "or remove the folder."
+                    f"{folder} holds an experiment with other settings ({', '.join(changed)}); choose another "
+                    "--exp-name or remove the folder."
                 )
         else:
             write_json(file, settings.to_dict())

@@ -65,7 +65,9 @@ def load_into(trainee: Trainee, parameters: Arrays) -> None:
         SiteProblemError: a name or a shape does not fit.
     """
     own = dict(_named(trainee))
-    wrong = [n for n in {*own, *parameters} if n not in parameters or n not in own or own[n].shape != parameters[n].shape]
+    wrong = [
+        n for n in {*own, *parameters} if n not in parameters or n not in own or own[n].shape != parameters[n].shape
+    ]
     if [n for n in wrong if not n.startswith(COARSE)]:
         raise SiteProblemError("wrong architecture", f"{len(wrong)} parameters do not fit, for example {min(wrong)}")
     with torch.no_grad():

@@ -36,7 +36,9 @@ class History:
         for part, kinds in metrics.items():
             for kind, value in kinds.items():
                 if isinstance(value, dict):
-                    rows += [(f"{part}.{name}", f"median_{kind}", summary(v, kind)["median"]) for name, v in value.items()]
+                    rows += [
+                        (f"{part}.{name}", f"median_{kind}", summary(v, kind)["median"]) for name, v in value.items()
+                    ]
                 else:
                     rows.append((part, kind, value))
         self._rows([(step, number, site, *row) for row in rows])
