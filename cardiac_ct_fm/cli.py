@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failure, 2 wrong usage, 3 part of a batch failed, 130 inte
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -37,8 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     process.set_up_log()
     process.keep_freed_memory()
     process.unwind_on_sigterm()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows another one instead
+            stream.reconfigure(errors="replace")
     try:
-        return _run(given)
+        code = _run(given)
+        sys.stdout.flush()
+        return code
     except CardiacCTError as error:
         return _say(str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import warnings
 from pathlib import Path
 from types import FrameType
@@ -110,4 +111,5 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 def unwind_on_sigterm() -> None:
     """Clean up on SIGTERM (a batch system's time limit, ``kill``) as on Ctrl-C."""
-    signal.signal(signal.SIGTERM, _terminate)
+    if threading.current_thread() is threading.main_thread():  # others may not set signals
+        signal.signal(signal.SIGTERM, _terminate)

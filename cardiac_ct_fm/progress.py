@@ -49,7 +49,7 @@ class ScanProgress:
             disable=silent or not self._console.is_terminal,
         )
         self._task: TaskID = self._bar.add_task("starting", total=float(total))
-        self._log_lines = not silent and total > 1
+        self._silent = silent
 
     def __enter__(self) -> ScanProgress:
         self._bar.start()
@@ -79,13 +79,13 @@ class ScanProgress:
 
     def finish(self, outcome: Outcome) -> None:
         """Note a scan that is done, skipped or failed."""
-        if not self._log_lines:
-            return
+        if self._total == 1:
+            return  # it is told in full, or its error is raised
         text = {"done": f"done in {outcome.seconds:.1f} s", "skipped": "skipped, results are there"}
         line = f"{outcome.case.name}: {text.get(outcome.status) or one_line(outcome.error)}"
         if outcome.status == "failed":
             _log.error(line)
-        else:
+        elif not self._silent:
             _log.info(line)
 
 
