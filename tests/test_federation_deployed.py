@@ -112,11 +112,18 @@ def test_jobs_that_carry_code_are_refused(parties: Parties, tmp_path: Path) -> N
     job = write_job(tmp_path / "code", settings, make_plan(settings, labels_of_sites(settings)))
     (job / "app" / "custom").mkdir()
     (job / "app" / "custom" / "stowaway.py").write_text("print('here')")
-    with (
-        session(parties.kits[LEAD], 60) as connection,
-        pytest.raises(Exception, match=r"(?i)byoc|not authorized|denied"),
-    ):
-        connection.submit_job(str(job))
+    with session(parties.kits[LEAD], 60) as connection:
+        number = connection.submit_job(str(job))
+
+        def status() -> str:
+            return str(connection.get_job_meta(number)["status"])
+
+        parties.wait(lambda: status().startswith("FINISHED"), "the refusal")
+        assert "COMPLETED" not in status()
+    assert "BYOC not permitted" in (parties.folder / f"{SERVER}.log").read_text(encoding="utf-8")
+    for name in SITES:
+        assert not list(parties.kits[name].rglob("stowaway*")), "the code reached no site"
+    assert not list((parties.kits[SERVER] / "federated_distillation").glob("code*")), "nothing of the job ran"
 
 
 def test_kits_allow_two_classes_no_code_no_commands_and_stream_no_logs(parties: Parties) -> None:

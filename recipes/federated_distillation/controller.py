@@ -37,7 +37,7 @@ POLL_S = 0.05
 """Pause between looks for new replies."""
 
 
-class FederationController(Controller):
+class FederationController(Controller):  # type: ignore[misc]  # NVFlare has no annotations
     """Runs a :class:`Coordinator` inside an NVFlare job.
 
     Args:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cardiac_ct_fm.config import IntensityConfig, LookConfig
+from cardiac_ct_fm.config import IntensityConfig, LookConfig, LookName
 from cardiac_ct_fm.geometry import FloatArray, Grid
 from cardiac_ct_fm.preprocess import normalise
 from recipes.federated_distillation.pseudo_labels import PseudoLabels
 from recipes.federated_distillation.scans import Scan
 
-LOOK_SHARE = {"locate": 0.2, "heart": 0.4, "root": 0.4}
+LOOK_SHARE: dict[LookName, float] = {"locate": 0.2, "heart": 0.4, "root": 0.4}
 """How often each look is drawn, as in plain training (``recipes.pretrain``)."""
 
 ABOVE_MM = 4.0
@@ -72,12 +73,13 @@ def aim(scan: Scan, look: str, rng: np.random.Generator) -> FloatArray:
     The spreads are those of plain training (:func:`cardiac_ct_fm.training.looks.look_centre`).
     """
     if look == "locate":
-        low, high = np.array([-60, -60, -110]), np.array([60, 40, 110])
-        return scan.heart_centre + rng.uniform(low, high)
-    if look == "heart":
-        return scan.heart_centre + rng.normal(0, 12, 3)
-    wide = 6.0 if rng.random() < 0.75 else 18.0
-    return scan.root_centre + np.array([0, 0, ABOVE_MM]) + rng.normal(0, wide, 3)
+        off = rng.uniform(np.array([-60, -60, -110]), np.array([60, 40, 110]))
+    elif look == "heart":
+        off = rng.normal(0, 12, 3)
+    else:
+        off = np.array([0, 0, ABOVE_MM]) + rng.normal(0, 6.0 if rng.random() < 0.75 else 18.0, 3)
+    centre: FloatArray = (scan.root_centre if look == "root" else scan.heart_centre) + off
+    return centre
 
 
 def draw_view(scan: Scan, look: LookConfig, edge: int, intensity: IntensityConfig, rng: np.random.Generator) -> View:
@@ -111,7 +113,9 @@ def example_of(view: View, heads: tuple[str, ...], pseudo: PseudoLabels | None =
     return Example(view.image, targets, weights, heart, wanted)
 
 
-def choose_look(looks: dict[str, LookConfig], names: tuple[str, ...], rng: np.random.Generator) -> LookConfig:
+def choose_look(
+    looks: Mapping[LookName, LookConfig], names: tuple[LookName, ...], rng: np.random.Generator
+) -> LookConfig:
     """One of the looks, by :data:`LOOK_SHARE`."""
     odds = np.array([LOOK_SHARE[n] for n in names])
     return looks[names[int(rng.choice(len(names), p=odds / odds.sum()))]]

@@ -29,7 +29,7 @@ HOME_VARIABLE = "CARDIAC_FEDERATION_HOME"
 """Set by :mod:`recipes.federated_distillation.simulator` for its processes: where breakpoints and working files go."""
 
 
-class SiteExecutor(Executor):
+class SiteExecutor(Executor):  # type: ignore[misc]  # NVFlare has no annotations
     """Carries orders to a :class:`SiteWorker`.
 
     Args:

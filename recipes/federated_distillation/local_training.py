@@ -109,9 +109,9 @@ class LocalRound:
                 if s.fedprox_mu:
                     loss = loss + s.fedprox_mu * proximal(trained, start)
                 if not bool(torch.isfinite(loss)):
-                    raise SiteProblemError("not finite", f"the loss is {float(loss)}; lower --lr")
+                    raise SiteProblemError("not finite", f"the loss is {float(loss.detach())}; lower --lr")
                 optimiser.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch has no annotation for it
                 torch.nn.utils.clip_grad_norm_(trainee.parameters(), MAX_NORM)
                 optimiser.step()
                 for head, value in parts.items():

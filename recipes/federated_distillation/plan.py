@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cardiac_ct_fm.anatomy import heads_in_order
-from cardiac_ct_fm.config import ModelConfig
+from cardiac_ct_fm.config import LookName, ModelConfig
 from cardiac_ct_fm.errors import ConfigError, UnknownNameError
 from recipes.federated_distillation.networks import network, window
 from recipes.federated_distillation.settings import CHOICES, POINT_TASKS, Settings
@@ -37,7 +38,7 @@ class Step:
     sites: tuple[str, ...]
     rounds: int = 1
     teachers: tuple[tuple[str, str], ...] = ()
-    looks: tuple[str, ...] = ("root",)
+    looks: tuple[LookName, ...] = ("root",)
     conditional: bool = False
     pseudo: bool = False
     source: str = ""
@@ -106,7 +107,7 @@ def _holders(settings: Settings, labels: Mapping[str, frozenset[str]], head: str
     return found
 
 
-def _looks(settings: Settings) -> tuple[str, ...]:
+def _looks(settings: Settings) -> tuple[LookName, ...]:
     """A network with all heads looks three times; a task network around the root."""
     return ("locate", "heart", "root") if settings.task == "kd" else ("root",)
 
@@ -115,7 +116,7 @@ def _teach(settings: Settings, head: str, sites: tuple[str, ...], name: str) -> 
     return Step(name, "train", network(settings, "teacher", (head,)), (head,), sites, settings.rounds)
 
 
-def _student(settings: Settings, sites: tuple[str, ...], name: str, **options: bool) -> Step:
+def _student(settings: Settings, sites: tuple[str, ...], name: str, **options: Any) -> Step:
     heads = _student_heads(settings)
     config = network(settings, "student", heads)
     return Step(name, "train", config, heads, sites, settings.rounds, looks=_looks(settings), **options)

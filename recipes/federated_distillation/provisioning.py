@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from nvflare.lighter.provision import prepare_builders, prepare_packager, prepare_project
 from nvflare.lighter.provisioner import Provisioner
 
@@ -113,7 +112,7 @@ def server_resources(kit: str) -> dict[str, Any]:
 
 
 def project(server: str, sites: Sequence[str], port: int, scheme: str) -> dict[str, Any]:
-    """The project as NVFlare's ``project.yml`` describes it."""
+    """The project in the words of NVFlare's ``project.yml``."""
     builder = "nvflare.lighter.impl"
     return {
         "api_version": 3,
@@ -162,7 +161,7 @@ def provision(
             raise ConfigError(f"site {name!r} must be letters, digits, '-' or '_'.")
     described = project(server, sites, port, scheme)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "project.yml").write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
+    write_json(out / "project.json", described)
     with contextlib.redirect_stdout(io.StringIO()):
         context = Provisioner(str(out.resolve()), prepare_builders(described), prepare_packager(described)).provision(
             prepare_project(described)

@@ -220,7 +220,8 @@ class Settings:
         for name in raw:
             if name not in known:
                 raise ConfigError(_unknown("setting", name, known))
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        return cls(**values)
 
     def replace(self, **changes: Any) -> Settings:
         """A checked copy with some settings changed."""

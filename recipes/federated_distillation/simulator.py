@@ -32,7 +32,8 @@ def simulate(settings: Settings, home: Path, say: Callable[[str], None], process
         settings: the experiment's.
         home: ``server/<experiment>``, ``sites/<name>`` and ``simulator`` are made in it.
         say: gets a line per event.
-        processes: sites that work at the same time; as many as there are CPUs when 0.
+        processes: sites that work at the same time; all when 0. With fewer, NVFlare starts a process anew for every
+            order, which costs several seconds each, and windows are drawn again.
 
     Returns:
         The breakpoint, with all results.
@@ -51,7 +52,7 @@ def simulate(settings: Settings, home: Path, say: Callable[[str], None], process
     workspace = home / "simulator" / "workspace"
     shutil.rmtree(workspace, ignore_errors=True)
     write_json(workspace / "local" / "resources.json", {"format_version": 2, **CLASS_POLICY})
-    count = min(processes or os.cpu_count() or 1, len(sites))
+    count = min(processes or len(sites), len(sites))
     command = [sys.executable, "-m", "nvflare.private.fed.app.simulator.simulator", str(job.resolve())]
     command += ["-w", str(workspace.resolve()), "-c", ",".join(sites), "-t", str(count)]
     log = home / "simulator" / "log.txt"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cardiac_ct_fm.anatomy import HEADS, head_spec
+from cardiac_ct_fm.cohort.case import Case
 from cardiac_ct_fm.errors import ConfigError, DataError, UnknownNameError
 from recipes.federated_distillation.scans import DigitalScan, FileScan, Scan
 from recipes.federated_distillation.settings import POINT_TASKS, Settings
@@ -101,7 +102,7 @@ def digital_site(name: str, settings: Settings) -> Site:
         raise UnknownNameError("digital site", name, sorted(PAPER_SITES))
     held = PAPER_SITES[name]
     first = FIRST_PATIENT + 1_000_000 * list(PAPER_SITES).index(name)
-    cases: OrderedDict = OrderedDict()
+    cases: OrderedDict[int, Case] = OrderedDict()
     scans: list[Scan] = []
     for i in range(min(settings.scans, held.scans)):
         own = [t for t in POINT_TASKS if i < min(settings.labelled, getattr(held, t))]

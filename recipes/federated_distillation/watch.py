@@ -32,7 +32,7 @@ class History:
         self, step: str, number: int, site: str, metrics: Mapping[str, Mapping[str, Any]], counts: Mapping[str, float]
     ) -> None:
         """A site's figures of one round."""
-        rows = [(part, "scans", value) for part, value in counts.items()]
+        rows: list[tuple[str, str, float | int | None]] = [(part, "scans", value) for part, value in counts.items()]
         for part, kinds in metrics.items():
             for kind, value in kinds.items():
                 if isinstance(value, dict):
