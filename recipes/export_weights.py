@@ -13,7 +13,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from cardiac_ct_fm.model import create_model, export_pretrained
+from cardiac_ct_fm.model import create_model
+from cardiac_ct_fm.publish import export_pretrained
 
 ASSETS = Path(__file__).parents[1] / "cardiac_ct_fm" / "assets"
 
