@@ -31,6 +31,7 @@ def doctor(json_output: options.Json = False) -> int:
             sign, style = STYLES[finding.verdict]
             listing.add_row(Text(sign, style=style), Text(finding.name, style="bold"), Text(finding.text))
         out.print(listing)
+        out.print()
     summary = "Everything that predict needs is there."
     if problems:
         summary = f"{problems} problem{'s' if problems > 1 else ''}; see the lines marked {STYLES['problem'][0]}"
