@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from cardiac_ct_fm.cohort.sites import SITE_SEEDS
 from cardiac_ct_fm.errors import ConfigError
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.publish import export_pretrained
@@ -20,7 +21,7 @@ from recipes.federated_distillation.plan import Step, final_step, make_plan
 from recipes.federated_distillation.privacy import epsilon
 from recipes.federated_distillation.scoring import flat, summary
 from recipes.federated_distillation.settings import Settings
-from recipes.federated_distillation.sites import FIRST_PATIENT, labels_of_sites
+from recipes.federated_distillation.sites import labels_of_sites
 from recipes.federated_distillation.state import State
 from recipes.federated_distillation.trainee import model_from
 
@@ -67,7 +68,7 @@ def provenance(settings: Settings, state: State, plan: Sequence[Step], step: Ste
     """Sites, rounds, commit, hash of the data's description, privacy: what a reader needs to judge the weights."""
     counts = scans(state.folder / "history.csv", step.name)
     teachers = [s.name for s in plan if s.name.startswith("teach-")] if step.pseudo else []
-    told = {"sites": counts, "seed": settings.seed, "first_patient": FIRST_PATIENT if settings.local else None}
+    told = {"sites": counts, "seed": settings.seed, "seeds_per_site": SITE_SEEDS if settings.local else None}
     facts: dict[str, Any] = {
         "data": "digital cohort of this package" if settings.local else "scans of the sites, which never left them",
         "synthetic_share": 1.0 if settings.local else "as the sites declare",

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from cardiac_ct_fm.anatomy import HEADS, HEART_LABELS, HINGE_POINTS
-from cardiac_ct_fm.cohort.case import LANDMARK_RADIUS_MM, Case, draw_case
+from cardiac_ct_fm.cohort.case import LANDMARK_RADIUS_MM, Case
+from cardiac_ct_fm.cohort.sites import draw_site_case, observed_landmarks
 from cardiac_ct_fm.errors import DataError
 from cardiac_ct_fm.geometry import FloatArray, Grid
 from cardiac_ct_fm.label_io import load_label_map
@@ -89,22 +90,24 @@ def spheres(points: Mapping[str, Landmark], names: Iterable[str], grid: Grid) ->
 
 
 class DigitalScan(Scan):
-    """A patient of the digital cohort, drawn on demand.
+    """A patient of a digital hospital, drawn on demand, with points as the hospital's observer clicked them.
 
     Args:
+        site: number of the hospital, 1…8.
         seed: of the patient.
         labels: label types that are handed out; the cohort knows all of them.
         cases: patients kept ready, shared by a site's scans.
     """
 
-    def __init__(self, seed: int, labels: frozenset[str], cases: OrderedDict[int, Case]) -> None:
-        self.patient, self.labels, self._seed, self._cases = f"digital-{seed}", labels, seed, cases
+    def __init__(self, site: int, seed: int, labels: frozenset[str], cases: OrderedDict[int, Case]) -> None:
+        self.patient, self.labels = f"digital-{seed}", labels
+        self._site, self._seed, self._cases = site, seed, cases
 
     @property
     def case(self) -> Case:
         """The patient."""
         if self._seed not in self._cases:
-            self._cases[self._seed] = draw_case(self._seed)
+            self._cases[self._seed] = draw_site_case(self._site, self._seed)
             while len(self._cases) > CASES_IN_MEMORY:
                 self._cases.popitem(last=False)
         self._cases.move_to_end(self._seed)
@@ -130,21 +133,22 @@ class DigitalScan(Scan):
         """See :meth:`Scan.draw`."""
         centre, spacing = torch.from_numpy(grid.centre_ras).float(), grid.spacing[0]
         hu, look = self.case.look(centre, spacing, grid.shape, seed)
-        labels = {}
+        labels: dict[str, Tensor] = {}
         for head in self.labels.intersection(heads):
             if HEADS[head].kind == "landmarks":
-                labels[head] = self.case.landmark_labels(head, centre, spacing, look)
+                labels[head] = spheres(self.points(head), HEADS[head].classes, grid)
             else:
                 labels[head] = getattr(look, head)
         return hu, labels
 
     def points(self, head: str) -> dict[str, Landmark]:
         """See :meth:`Scan.points`."""
+        clicked = observed_landmarks(self._site, self.case)
         found = {}
         for name in HEADS[head].classes:
-            place = self.case.heart.landmarks[name]
-            x, y, z = (float(v) for v in place)
-            found[name] = Landmark(name, True, (x, y, z), 1.0) if self.case.shows(place) else Landmark.missing(name)
+            x, y, z = (float(v) for v in clicked[name])
+            shown = self.case.shows(self.case.heart.landmarks[name])
+            found[name] = Landmark(name, True, (x, y, z), 1.0) if shown else Landmark.missing(name)
         return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,10 +61,14 @@ def simulate(settings: Settings, home: Path, say: Callable[[str], None], process
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, env=environment(home), start_new_session=True
         )
-        for row in follow(state.folder / "history.csv", lambda: process.poll() is None):
-            text = line(row)
-            if text:
-                say(text)
+        try:
+            for row in follow(state.folder / "history.csv", lambda: process.poll() is None):
+                text = line(row)
+                if text:
+                    say(text)
+        finally:
+            if process.poll() is None:  # somebody stopped this command: its simulator goes with it
+                os.killpg(process.pid, signal.SIGKILL)
     asked = due(plan, settings.stage)
     unfinished = [s.name for s in asked if s.kind == "train" and state.rounds(s.name) < s.rounds]
     unfinished += [s.name for s in asked if s.kind == "test" and state.read(s.name) is None]

@@ -14,37 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cardiac_ct_fm.anatomy import HEADS, head_spec
+from cardiac_ct_fm.cohort import sites as cohort
 from cardiac_ct_fm.cohort.case import Case
 from cardiac_ct_fm.errors import ConfigError, DataError, UnknownNameError
 from recipes.federated_distillation.scans import DigitalScan, FileScan, Scan
 from recipes.federated_distillation.settings import POINT_TASKS, Settings
 
-
-@dataclass(frozen=True)
-class Holdings:
-    """What a hospital of the paper holds: CTs, and how many of them are labelled per type."""
-
-    title: str
-    scans: int
-    hps: int
-    ms: int
-    calc: int
-
-
-PAPER_SITES: dict[str, Holdings] = {
-    "site-1": Holdings("Heidelberg", 813, 78, 73, 78),
-    "site-2": Holdings("Munich", 1819, 30, 0, 20),
-    "site-3": Holdings("Münster", 3001, 27, 20, 0),
-    "site-4": Holdings("Göttingen", 1829, 42, 0, 0),
-    "site-5": Holdings("Berlin", 534, 0, 0, 0),
-    "site-6": Holdings("Frankfurt", 42, 20, 0, 20),
-    "site-7": Holdings("Hamburg", 60, 34, 23, 0),
-    "site-8": Holdings("Greifswald", 26, 25, 0, 0),
-}
-"""The eight hospitals (Tölle et al. 2025; counts read from its code's notebooks). Digital sites copy the pattern."""
-
-FIRST_PATIENT = 3_000_000_000
-"""Seeds of digital sites start here, a million per site; plain training runs stay far below."""
+PAPER_SITES: dict[str, cohort.Site] = {f"site-{here.number}": here for here in cohort.SITES}
+"""The eight digital hospitals: label counts of the paper's, scanners, populations and observers of the cohort's."""
 
 CONFIG_FILE = "cardiac_site.json"
 """In a deployed site's ``local`` folder: ``{"data_list": …, "work": …}`` or ``{"digital": "site-2", "work": …}``."""
@@ -58,7 +35,7 @@ def labels_of_sites(settings: Settings) -> dict[str, frozenset[str]]:
         UnknownNameError: a label type that no head is made for.
     """
     known = {
-        name: frozenset(["heart", *(t for t in POINT_TASKS if getattr(held, t))]) for name, held in PAPER_SITES.items()
+        name: frozenset(["heart", *(t for t in POINT_TASKS if here.labelled[t])]) for name, here in PAPER_SITES.items()
     }
     declared = {}
     for text in settings.holdings:
@@ -100,13 +77,13 @@ def digital_site(name: str, settings: Settings) -> Site:
     """
     if name not in PAPER_SITES:
         raise UnknownNameError("digital site", name, sorted(PAPER_SITES))
-    held = PAPER_SITES[name]
-    first = FIRST_PATIENT + 1_000_000 * list(PAPER_SITES).index(name)
+    here = PAPER_SITES[name]
     cases: OrderedDict[int, Case] = OrderedDict()
     scans: list[Scan] = []
-    for i in range(min(settings.scans, held.scans)):
-        own = [t for t in POINT_TASKS if i < min(settings.labelled, getattr(held, t))]
-        scans.append(DigitalScan(first + i, frozenset(["heart", *own]), cases))
+    for i in range(min(settings.scans, here.scans)):
+        own = [t for t in POINT_TASKS if i < min(settings.labelled, here.labelled[t])]
+        seed = here.number * cohort.SITE_SEEDS + i
+        scans.append(DigitalScan(here.number, seed, frozenset(["heart", *own]), cases))
     return split(name, scans, settings)
 
 
