@@ -19,7 +19,7 @@ from test_bad_input import nifti
 from tiny_finder import save_finder
 
 import cardiac_ct_fm as ccf
-from cardiac_ct_fm.anatomy import HINGE_POINTS, LANDMARKS
+from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS, LANDMARKS
 from cardiac_ct_fm.landmark_io import Landmark, read_landmarks, write_slicer
 from cardiac_ct_fm.process import usable_cpus
 from cardiac_ct_fm.volume_io import Volume
@@ -132,6 +132,20 @@ def test_printed_volumes_are_those_of_the_label_map(predicted: tuple[Path, str])
     missing = next(line for line in printed.splitlines() if line.split()[:1] == ["PA"])
     assert "not found" in missing
     assert " 0" not in missing
+
+
+def test_the_bundled_weights_find_the_heart_of_the_real_scan(demo_path: Path, tmp_path: Path) -> None:
+    answer = run("predict", demo_path, "-o", tmp_path, "--supine", "--json")
+    assert answer.code == 0, answer.err
+    row = json.loads(answer.out)
+    volumes = {m["name"]: m["value"] for m in row["measurements"] if m["name"].endswith("_volume_ml")}
+    # Between an infant's and twice a large adult's chamber (domain of the cohort: 89 ± 21 to 190 ± 33 mL).
+    assert all(20 < volumes[f"{name}_volume_ml"] < 400 for name in HEART_LABELS), volumes
+    assert all(point["found"] for point in row["landmarks"] if point["name"] in HINGE_POINTS)
+    facts = json.loads((tmp_path / "ct_cropped" / "run.json").read_text())
+    assert facts["model"] == "cardiac_swin_tiny"
+    assert len(facts["trunk_sha256"]) == 64
+    assert facts["provenance"]["data"]
 
 
 def test_json_is_one_object_per_scan_with_all_points_and_measurements(

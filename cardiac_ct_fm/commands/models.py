@@ -41,16 +41,17 @@ def models(
     if trained:
         listing = airy_table("Weights", "Heads", ">Parameters", ">MB", "Licence", "")
         for info in trained:
-            name = Text.assemble((info.full_name, "bold"), "  default" if info.default else "")
+            name = Text(info.full_name, style="bold")
             listing.add_row(
                 name,
                 " ".join(info.heads),
                 f"{info.parameters / 1e6:.1f} M",
                 f"{_bytes(info) / BYTES_PER_MB:.1f}",
                 info.license or "",
-                info.description,
+                f"{info.description} (default)" if info.default else info.description,
             )
         out.print(listing)
+        out.print()
     if untrained:
         listing = airy_table("Architecture", "Heads", ">Parameters", "")
         for info in untrained:
@@ -119,9 +120,11 @@ def _facts(info: ModelInfo) -> list[tuple[str, str]]:
 
 
 def _inline(value: Any) -> str:
-    """A nested value on one line."""
+    """A nested value as text: commands as they are typed, records one a line."""
     if isinstance(value, dict):
         return ", ".join(f"{k} {_inline(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_inline(v) for v in value)
+        if any(isinstance(v, dict) for v in value):
+            return "\n".join(_inline(v) for v in value)
+        return (" " if any(str(v).startswith("-") for v in value) else ", ").join(_inline(v) for v in value)
     return str(value)

@@ -231,7 +231,8 @@ def _titles(names: Sequence[str]) -> str:
 
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(CATALOGUE[name].group, []).append(CATALOGUE[name].title.lower())
+        title = CATALOGUE[name].title
+        groups.setdefault(CATALOGUE[name].group, []).append(title[0].lower() + title[1:])
     parts = [f"{group} ({', '.join(titles)})" for group, titles in groups.items()]
     return ", ".join(parts)
 
@@ -251,5 +252,6 @@ def airy_table(*columns: str) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, header_style="dim", padding=(0, 1, 0, 1))
     for heading in columns:
         right = heading.startswith(">")
-        table.add_column(heading.lstrip(">"), justify="right" if right else "left", overflow="fold")
+        first = not table.columns
+        table.add_column(heading.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=first)
     return table
