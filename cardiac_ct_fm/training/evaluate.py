@@ -106,7 +106,7 @@ def _case(
     wanted = predictable(heads, scan)
     why = None
     try:
-        prediction = predictor(scan.volume, heads=wanted, quality=quality) if wanted else None
+        prediction = predictor(scan.volume, heads=wanted, quality=quality, measure=False) if wanted else None
     except ImageError as error:
         prediction, why = None, str(error)
     rows = score_case(scan, prediction, heads)
