@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def test_junction_at_the_reports_own_level_has_the_reports_lumen(scan, plan, rep
     line = plan.centreline
     start = line.ras[int(np.argmin(np.linalg.norm(line.ras - centre, axis=1)))]
     plane = Plane.through(start - normal * float((start - centre) @ normal), normal)
-    contour = trace_image(Sampler(scan.data, scan.grid), plane, Prior.circle(15.0, 3.0, 12), None, frozenset())
+    contour = trace_image(Sampler(scan.data, scan.grid), plane, Prior.circle(15.0, 3.0, 12), 420.0, None, frozenset())
     row = report["sinotub. junc."]
     assert contour.area_mm2 == pytest.approx(100 * row["area_tl"], rel=0.08)
     assert contour.max_diameter_mm == pytest.approx(10 * row["diameter_tl"], abs=2.0)
@@ -143,5 +144,7 @@ def test_plane_and_views_are_plausible(plan):
     assert -20 < plan.views["three_cusp"].lao_deg < 45
 
 
-def test_all_values_take_less_than_five_seconds(plan):
-    assert plan.seconds < 5.0
+def test_all_values_take_less_than_five_seconds_of_one_core(scan, hinges):
+    began = time.process_time()
+    measure(scan, landmarks(hinges, 0.9))
+    assert time.process_time() - began < 5.0

@@ -11,17 +11,14 @@ from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS, OSTIA
 from cardiac_ct_fm.geometry import FloatArray, Grid
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.planning.contours import Contour
-from cardiac_ct_fm.planning.edges import MIN_CLEAR_FRACTION, trace_image, trace_labels
+from cardiac_ct_fm.planning.edges import MIN_CLEAR_FRACTION, blood_level, label_border, trace_image, trace_labels
 from cardiac_ct_fm.planning.options import PlanningOptions
 from cardiac_ct_fm.planning.planes import Finding, Plane, Sampler, hinge_circle, layout_findings, triangle_problem, unit
-from cardiac_ct_fm.planning.prior import Prior
+from cardiac_ct_fm.planning.prior import LABEL_SD_MM, Prior
 
 FREE_SD_MM = 2.5
 """How far the annulus may lie from the hinge circle midway between two points: an ellipse of axis ratio 1.29 ± 0.1
 departs from its circle by 1.6 ± 0.5 mm at a diameter of 26 mm; two standard deviations."""
-
-PASSES = 2
-"""The contour is traced, its rays are moved to its own centre, and it is traced again."""
 
 OWN_LABELS = frozenset({HEART_LABELS["Aorta"], HEART_LABELS["LV"]})
 """The lumen at and below the annulus is labelled as one or the other."""
@@ -115,24 +112,31 @@ class Lumen:
     def __init__(self, image: Sampler, labels: Sampler | None) -> None:
         self.image = image
         self.labels = labels
+        self.blood_hu = float("nan")
+
+    def look_at(self, plane: Plane, radius_mm: float) -> None:
+        """Learn the blood's HU from the root above and below an annulus plane."""
+        self.blood_hu = blood_level(self.image, plane, 0.6 * radius_mm)
 
     def trace(self, plane: Plane, prior: Prior) -> Contour | None:
         """The contour around the plane's origin, or None when neither image nor labels show one."""
-        seen = trace_image(self.image, plane, prior, self.labels, OWN_LABELS)
+        if self.labels is not None:
+            border = label_border(self.labels, plane, prior.reach_mm + 2.0 * LABEL_SD_MM, OWN_LABELS)
+            prior = prior if border is None else prior.with_labels(*border)
+        seen = trace_image(self.image, plane, prior, self.blood_hu, self.labels, OWN_LABELS)
         if seen is not None and (seen.clear_fraction >= MIN_CLEAR_FRACTION or self.labels is None):
             return seen
         if self.labels is None:
             return None
-        return trace_labels(self.labels, self.image, plane, prior, OWN_LABELS) or seen
+        return trace_labels(self.labels, self.image, plane, prior, self.blood_hu, OWN_LABELS) or seen
 
     def ring(self, plane: Plane, hinges: FloatArray, point_sd_mm: float) -> Contour | None:
         """The annulus contour: convex, near the hinge points (3, 3), around its own centre."""
-        contour = None
-        for _ in range(PASSES):
-            contour = self.trace(plane, Prior.ring(plane, hinges, point_sd_mm, FREE_SD_MM))
-            if contour is None:
-                return None
-            plane = plane.moved(contour.centroid)
+        contour = self.trace(plane, Prior.ring(plane, hinges, point_sd_mm, FREE_SD_MM))
+        if contour is None:
+            return None
+        centred = plane.moved(contour.centroid)
+        contour = self.trace(centred, Prior.oval(contour, centred, hinges))
         return None if contour is None or contour.clear_fraction < MIN_CLEAR_FRACTION else contour.convex()
 
 
@@ -150,6 +154,8 @@ def find_annulus(points: Points, lumen: Lumen, options: PlanningOptions) -> Annu
     winding = unit(np.cross(hinges[1] - hinges[0], hinges[2] - hinges[0]))
     normal, evidence = toward_aorta(winding, centre, points, lumen.labels)
     plane = Plane.through(centre, normal)
+    diameter = hinge_circle(hinges)[1]
+    lumen.look_at(plane, diameter / 2.0)
     doubts = layout_findings(hinges)
     if options.valve == "bicuspid":
         doubts.append(
@@ -160,7 +166,7 @@ def find_annulus(points: Points, lumen: Lumen, options: PlanningOptions) -> Annu
     if contour is not None and contour.method == "labels":
         doubts.append(FROM_LABELS)
     names = names_problem(hinges, plane, winding, points, options)
-    return Annulus(plane, hinges, hinge_circle(hinges)[1], contour, tuple(doubts), names, evidence)
+    return Annulus(plane, hinges, diameter, contour, tuple(doubts), names, evidence)
 
 
 def _missing(points: Points, missing: list[str]) -> Finding:

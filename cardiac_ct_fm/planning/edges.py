@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 from cardiac_ct_fm.geometry import FloatArray
 from cardiac_ct_fm.planning.contours import RAY_ANGLES, RAY_DIRECTIONS, RAYS, Contour
@@ -36,6 +36,25 @@ leaflet; blood that goes on is the next chamber. (Sinus radius minus annulus rad
 POCKET_WEIGHT = 0.15
 """Cost of 1 mm of such blood left outside."""
 
+PRIOR_WEIGHT, PRIOR_LIMIT = 0.25, 2.0
+"""Cost of one standard deviation (squared) from what is expected, and the most that it can cost: two full edges."""
+
+CALCIUM_ABOVE_HU = 200.0
+"""What is this much brighter than blood is calcium or hardware (twice the adaptive calcium threshold's 100 HU, so that
+mixing contrast and noise stay below)."""
+
+HIDDEN_EDGE = 0.6
+"""Cost of a border under calcium: between a seen edge and none."""
+
+BLOOD_HEIGHTS_MM = (-10.0, 30.0, 4.0)
+"""Heights over the annulus (from, to, step) at which the root's blood is sampled."""
+
+BLOOD_SPREAD = 0.25
+"""Voxels within this share of the root's blood level are blood; chambers of one patient differ by less."""
+
+PADDING_HU = -1000.0
+"""At or below this there was no patient to measure: scanners pad with −1024 and less, lung has about −850."""
+
 FOREIGN_WEIGHT = 0.3
 """Cost of 1 mm of another chamber of the label map inside of the path; soft, because labels can be wrong."""
 
@@ -52,16 +71,33 @@ MIN_CLEAR_FRACTION = 0.5
 """A contour seen on fewer rays than this is not trusted."""
 
 
-def lumen_level(image: Sampler, plane: Plane, radius_mm: float) -> float:
-    """Median HU in a disc of the plane around its origin; NaN when most of it lies outside of the scan."""
-    r = np.linspace(0.0, radius_mm, 8)[:, None, None]
-    values = image(plane.world(r * RAY_DIRECTIONS[::4]))
-    seen = values[np.isfinite(values)]
-    return float(np.median(seen)) if seen.size > values.size / 2 else float("nan")
+def blood_level(image: Sampler, plane: Plane, radius_mm: float) -> float:
+    """HU of the root's blood: the median over heights of the 70th percentile in a disc around the axis.
+
+    Leaflets that lie flat in one plane and dark papillary muscles do not move it, calcium hardly. NaN outside of the
+    scan.
+    """
+    low, high, step = BLOOD_HEIGHTS_MM
+    disc = np.linspace(0.0, radius_mm, 8)[:, None, None] * RAY_DIRECTIONS[::4]
+    levels = []
+    for height in np.arange(low, high + step / 2.0, step):
+        values = image(plane.world(disc, float(height)))
+        values = values[np.isfinite(values) & (values > PADDING_HU)]
+        if values.size > disc[..., 0].size / 2:
+            levels.append(float(np.percentile(values, 70.0)))
+    return float(np.median(levels)) if levels else float("nan")
+
+
+def local_level(image: Sampler, plane: Plane, radius_mm: float, blood_hu: float) -> float:
+    """Median HU of what looks like blood in a disc of one plane; ``blood_hu`` where there is little of it."""
+    disc = np.linspace(0.0, radius_mm, 8)[:, None, None] * RAY_DIRECTIONS[::4]
+    values = image(plane.world(disc))
+    like = values[np.abs(values - blood_hu) < BLOOD_SPREAD * blood_hu]
+    return float(np.median(like)) if like.size > values.size / 4 else blood_hu
 
 
 def trace_image(
-    image: Sampler, plane: Plane, prior: Prior, labels: Sampler | None, own: frozenset[int]
+    image: Sampler, plane: Plane, prior: Prior, blood_hu: float, labels: Sampler | None, own: frozenset[int]
 ) -> Contour | None:
     """The lumen's contour in the image, or None where the blood is not opacified or no closed edge is seen.
 
@@ -69,38 +105,52 @@ def trace_image(
         image: HU.
         plane: its origin lies in the lumen.
         prior: what is expected.
+        blood_hu: HU of the root's blood, see :func:`blood_level`.
         labels: heart label map, or None; parts of other chambers are kept out of the contour softly.
         own: label values that are this lumen's.
     """
-    lumen = lumen_level(image, plane, 0.5 * float(prior.radius_mm.min()))
-    if not lumen >= MIN_CONTRAST_HU:
+    if not blood_hu >= MIN_CONTRAST_HU:
         return None
+    lumen = local_level(image, plane, 0.5 * float(prior.radius_mm.min()), blood_hu)
     radii = np.arange(MIN_RADIUS_MM - EDGE_WIDTH_MM, prior.reach_mm + POCKET_MM[1], RADIUS_STEP_MM)
     where = radii[None, :, None] * RAY_DIRECTIONS[:, None, :]
     raw = np.mean([image(plane.world(where, height)) for height in (-SLAB_MM, 0.0, SLAB_MM)], axis=0)
-    beyond = ~np.isfinite(raw)
+    beyond = ~(raw > PADDING_HU)
+    if beyond[:, 0].any():
+        return None
     contrast = lumen - TISSUE_HU
-    # Calcium and coronary contrast count as blood: only what is darker than the lumen makes an edge.
+    # Calcium tells nothing about where the lumen ends under it: neighbours and prior decide there.
+    hard = maximum_filter1d(raw > lumen + CALCIUM_ABOVE_HU, 2 * round(EDGE_WIDTH_MM / RADIUS_STEP_MM) + 1, axis=1)
+    # What is brighter than the lumen counts as blood: only what is darker makes an edge.
     profile = np.minimum(np.where(beyond, TISSUE_HU, raw), lumen)
     dark = np.clip((lumen - profile) / contrast, 0.0, 1.0)
     foreign = None
     if labels is not None:
         found = labels.nearest(plane.world(where))
         foreign = ~np.isin(found, [0, *own])
-    path = _best_path(radii, dark, foreign, prior)
+    path = _best_path(radii, dark, hard, foreign, prior)
     edge, clear, blur = _refine(radii, profile, path, contrast)
+    under = hard[np.arange(RAYS), np.round((path - radii[0]) / RADIUS_STEP_MM).astype(int)]
+    clear = np.where(under, 0.0, clear)
     smooth, spread = _fourier(edge, clear, path, prior.harmonics)
     smooth = np.maximum(smooth, MIN_RADIUS_MM)
-    seen = float((clear >= CLEAR_EDGE).mean())
+    seen = float((clear >= CLEAR_EDGE)[~under].mean()) if (~under).mean() >= MIN_CLEAR_FRACTION else 0.0
     # An edge that falls together with the border of the scan is the border's, not the lumen's.
     outside = float(np.mean([beyond[k, radii <= smooth[k] + EDGE_WIDTH_MM / 2.0].any() for k in range(RAYS)]))
     sd = float(np.hypot(blur, spread / np.sqrt(2 * prior.harmonics + 1)))
     return Contour(plane, smooth, "image", seen, sd, lumen, outside)
 
 
-def trace_labels(labels: Sampler, image: Sampler, plane: Plane, prior: Prior, own: frozenset[int]) -> Contour | None:
-    """The contour of the label map's own region around the plane's origin, or None where it is not labelled."""
-    radii = np.arange(0.0, prior.reach_mm + EDGE_WIDTH_MM, RADIUS_STEP_MM)
+def label_border(
+    labels: Sampler, plane: Plane, reach_mm: float, own: frozenset[int]
+) -> tuple[FloatArray, npt.NDArray[np.bool_]] | None:
+    """Where the label map's own region around the plane's origin ends.
+
+    Returns:
+        (RAYS,) radius in mm and whether the region ends within ``reach_mm``; None where the origin is not labelled
+        or the region ends on less than half of the rays.
+    """
+    radii = np.arange(0.0, reach_mm, RADIUS_STEP_MM)
     where = radii[None, :, None] * RAY_DIRECTIONS[:, None, :]
     world = np.stack([plane.world(where, height) for height in (-SLAB_MM, 0.0, SLAB_MM)])
     inside = np.isin(labels.nearest(world), list(own)).mean(axis=0)
@@ -114,30 +164,58 @@ def trace_labels(labels: Sampler, image: Sampler, plane: Plane, prior: Prior, ow
     last = np.maximum(np.argmax(out, axis=1), 1)
     before, after = inside[np.arange(RAYS), last - 1], inside[np.arange(RAYS), last]
     edge = radii[last] - RADIUS_STEP_MM * np.divide(0.5 - after, before - after, out=np.full(RAYS, 0.5), where=ends)
+    return edge, ends
+
+
+def trace_labels(
+    labels: Sampler, image: Sampler, plane: Plane, prior: Prior, blood_hu: float, own: frozenset[int]
+) -> Contour | None:
+    """The contour of the label map's own region around the plane's origin, or None where it is not labelled."""
+    found = label_border(labels, plane, prior.reach_mm + EDGE_WIDTH_MM, own)
+    if found is None:
+        return None
+    edge, ends = found
     smooth, spread = _fourier(edge, ends.astype(np.float64), prior.radius_mm, prior.harmonics)
-    lumen = lumen_level(image, plane, 0.5 * float(prior.radius_mm.min()))
-    outside = float(np.isnan(image(plane.world(smooth[:, None] * RAY_DIRECTIONS))).mean())
+    values = image(plane.world(smooth[:, None] * RAY_DIRECTIONS))
+    outside = float((~(values > PADDING_HU)).mean())
     # A label map's border is known to about half a voxel, and that error is shared by the whole contour.
     sd = float(np.hypot(0.5 * labels.voxel_mm, spread / np.sqrt(2 * prior.harmonics + 1)))
-    return Contour(plane, np.maximum(smooth, MIN_RADIUS_MM), "labels", float(ends.mean()), sd, lumen, outside)
+    return Contour(plane, np.maximum(smooth, MIN_RADIUS_MM), "labels", float(ends.mean()), sd, blood_hu, outside)
 
 
-def _best_path(radii: FloatArray, dark: FloatArray, foreign: npt.NDArray[np.bool_] | None, prior: Prior) -> FloatArray:
-    """(RAYS,) radius in mm of the cheapest closed path; ``dark`` is (RAYS, R), 0 in blood and 1 in tissue."""
+def _best_path(
+    radii: FloatArray,
+    dark: FloatArray,
+    hard: npt.NDArray[np.bool_],
+    foreign: npt.NDArray[np.bool_] | None,
+    prior: Prior,
+) -> FloatArray:
+    """(RAYS,) radius in mm of the cheapest closed path.
+
+    Args:
+        radii: (R,) mm.
+        dark: (RAYS, R), 0 in blood and 1 in tissue.
+        hard: (RAYS, R) whether calcium is near.
+        foreign: (RAYS, R) whether the label map shows another chamber, or None.
+        prior: what is expected.
+    """
     half = max(1, round(EDGE_WIDTH_MM / RADIUS_STEP_MM))
     total = np.concatenate([np.zeros((RAYS, 1)), np.cumsum(dark, axis=1)], axis=1)
     n = len(radii)
     index = np.arange(half, n - half)
     inner = (total[:, index] - total[:, index - half]) / half
     outer = (total[:, index + half] - total[:, index]) / half
-    cost = 1.0 - np.clip(outer - inner, 0.0, 1.0)
+    cost = np.where(hard[:, index], HIDDEN_EDGE, 1.0 - np.clip(outer - inner, 0.0, 1.0))
     cost += prior.wall * RADIUS_STEP_MM * total[:, index]
     cost += POCKET_WEIGHT * _pocket(dark)[:, index]
     if foreign is not None:
         cost += FOREIGN_WEIGHT * RADIUS_STEP_MM * np.cumsum(foreign, axis=1)[:, index]
     # Index i stands for the border between samples i-1 and i.
     border = radii[index] - RADIUS_STEP_MM / 2.0
-    cost += 0.25 * ((border[None, :] - prior.radius_mm[:, None]) / prior.sd_mm[:, None]) ** 2
+    away = border[None, :] - prior.radius_mm[:, None]
+    z = away / np.where(away > 0.0, prior.sd_out_mm[:, None], prior.sd_mm[:, None])
+    # Beyond the limit farther is not worse: an expectation that is wrong must not outvote what is seen.
+    cost += np.minimum(PRIOR_WEIGHT * z**2, PRIOR_LIMIT)
     return border[_closed_path(cost)]
 
 

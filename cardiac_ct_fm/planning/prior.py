@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from cardiac_ct_fm.geometry import FloatArray
 from cardiac_ct_fm.planning.contours import RAY_ANGLES, RAYS, Contour
@@ -32,26 +33,44 @@ RING_HARMONICS = 6
 """Fourier terms of the annulus: enough for an ellipse of 3:2 (within 0.05 mm) or a D-shape, too few for a leak."""
 
 
+OVAL_HARMONICS = 2
+OVAL_SD_MM = 1.2
+"""How far an annulus departs from an oval: contour-to-ellipse distances of D-shaped annuli (house choice)."""
+
+POINT_RAYS = 8
+"""Weight of a hinge point against rays of 3°: its doubt of 1 mm is small beside the 24° that it stands for."""
+
+OUTWARD = 2.5
+"""Above the annulus the next contour may lie this much farther outward than inward."""
+
+LABEL_SD_MM = 1.0
+"""How far a label map's border may be off: half a voxel of the 2 mm look, and the tolerance that surface distances of
+heart segmentations are scored with."""
+
+
 @dataclass(frozen=True)
 class Prior:
     """What is expected of a contour before the image is looked at.
 
     Attributes:
         radius_mm: (RAYS,) expected radius.
-        sd_mm: (RAYS,) how far it may be off (one standard deviation).
+        sd_mm: (RAYS,) how far it may be off inward (one standard deviation).
+        sd_out_mm: (RAYS,) the same outward; larger above the annulus, where a leaflet that was taken for the wall lets
+            the true wall lie farther out.
         harmonics: Fourier terms of the final curve; 8 follow an ellipse of 3:2 within 0.02 mm, 12 three sinuses.
         wall: cost of 1 mm of dark tissue inside: :data:`OPEN_WALL`, :data:`RING_WALL` or :data:`THIN_WALL`.
     """
 
     radius_mm: FloatArray
     sd_mm: FloatArray
+    sd_out_mm: FloatArray
     harmonics: int = 8
     wall: float = OPEN_WALL
 
     @classmethod
     def circle(cls, radius_mm: float, sd_mm: float, harmonics: int = 8, wall: float = OPEN_WALL) -> Prior:
         """The same radius all around."""
-        return cls(np.full(RAYS, radius_mm), np.full(RAYS, sd_mm), harmonics, wall)
+        return cls(np.full(RAYS, radius_mm), np.full(RAYS, sd_mm), np.full(RAYS, sd_mm), harmonics, wall)
 
     @classmethod
     def ring(cls, plane: Plane, points: FloatArray, point_sd_mm: float, free_sd_mm: float) -> Prior:
@@ -71,7 +90,34 @@ class Prior:
         # Points are 120° apart, so 60° is midway.
         share = np.clip(np.degrees(away) / 60.0, 0.0, 1.0)
         radius = np.maximum(a + b * np.cos(RAY_ANGLES) + c * np.sin(RAY_ANGLES), MIN_RADIUS_MM)
-        return cls(radius, point_sd_mm + (free_sd_mm - point_sd_mm) * share, RING_HARMONICS, RING_WALL)
+        sd = point_sd_mm + (free_sd_mm - point_sd_mm) * share
+        return cls(radius, sd, sd, RING_HARMONICS, RING_WALL)
+
+    @classmethod
+    def oval(cls, traced: Contour, plane: Plane, points: FloatArray) -> Prior:
+        """The oval nearest to a first contour and to the three hinge points (3, 3), seen from another plane's origin.
+
+        An annulus is an ellipse to within a millimetre or so; leaflet tissue at its base and leaks are not. Rays far
+        from the oval lose their say (Tukey's weights), and each point counts as much as :data:`POINT_RAYS` rays.
+        """
+        along = np.concatenate([traced.ras, np.repeat(points, POINT_RAYS, axis=0)])
+        xy = plane.project(along)
+        angle, radius = np.arctan2(xy[:, 1], xy[:, 0]), np.hypot(xy[:, 0], xy[:, 1])
+
+        def terms(at: FloatArray) -> FloatArray:
+            k = np.arange(1, OVAL_HARMONICS + 1)
+            return np.concatenate([np.ones((len(at), 1)), np.cos(at[:, None] * k), np.sin(at[:, None] * k)], axis=1)
+
+        basis, weight = terms(angle), np.ones(len(angle))
+        solution = np.zeros(basis.shape[1])
+        for _ in range(5):
+            solution = np.linalg.lstsq(basis * weight[:, None], radius * weight, rcond=None)[0]
+            away = radius - basis @ solution
+            limit = max(4.0 * 1.4826 * float(np.median(np.abs(away))), 1.0)
+            weight = np.sqrt(np.clip(1.0 - (away / limit) ** 2, 0.0, 1.0) ** 2 + 1e-4)
+        oval = np.maximum(terms(RAY_ANGLES) @ solution, MIN_RADIUS_MM)
+        sd = np.full(RAYS, OVAL_SD_MM)
+        return cls(oval, sd, sd, RING_HARMONICS, RING_WALL)
 
     @classmethod
     def like(cls, last: Contour, plane: Plane, sd_mm: float, above: bool) -> Prior:
@@ -80,9 +126,22 @@ class Prior:
         angle, radius = np.arctan2(xy[:, 1], xy[:, 0]), np.hypot(xy[:, 0], xy[:, 1])
         order = np.argsort(angle)
         radii = np.interp(RAY_ANGLES, angle[order], radius[order], period=2.0 * np.pi)
-        return cls(radii, np.full(RAYS, sd_mm), SINUS_HARMONICS, OPEN_WALL if above else THIN_WALL)
+        inward, outward = np.full(RAYS, sd_mm), np.full(RAYS, sd_mm * (OUTWARD if above else 1.0))
+        return cls(radii, inward, outward, SINUS_HARMONICS, OPEN_WALL if above else THIN_WALL)
+
+    def with_labels(self, border_mm: FloatArray, known: npt.NDArray[np.bool_]) -> Prior:
+        """The same, with the border of a label map taken into account where it is ``known`` (RAYS,).
+
+        Both are weighted by their precision; the label map's own is :data:`LABEL_SD_MM`.
+        """
+        own = 1.0 / self.sd_mm**2
+        other = np.where(known, 1.0 / LABEL_SD_MM**2, 0.0)
+        radius = (own * self.radius_mm + other * np.where(known, border_mm, 0.0)) / (own + other)
+        sd = 1.0 / np.sqrt(own + other)
+        outward = np.where(known, np.minimum(self.sd_out_mm, LABEL_SD_MM), self.sd_out_mm)
+        return replace(self, radius_mm=radius, sd_mm=sd, sd_out_mm=np.maximum(outward, sd))
 
     @property
     def reach_mm(self) -> float:
         """How far the rays have to go."""
-        return float((self.radius_mm + 2.5 * self.sd_mm).max()) + EDGE_WIDTH_MM
+        return float((self.radius_mm + 2.5 * self.sd_out_mm).max()) + EDGE_WIDTH_MM
