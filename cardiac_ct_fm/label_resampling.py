@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name torch itself documents
+import torch.nn.functional as F
 
 from cardiac_ct_fm.errors import DataError
 from cardiac_ct_fm.geometry import FloatArray, Grid, parallel_axes

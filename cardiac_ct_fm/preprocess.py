@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name torch itself documents
+import torch.nn.functional as F
 
 from cardiac_ct_fm.config import IntensityConfig
 from cardiac_ct_fm.geometry import FloatArray, Grid, parallel_axes
