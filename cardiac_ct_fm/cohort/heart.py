@@ -294,4 +294,5 @@ def _push_out(heart: DigitalHeart, points: Tensor, clear_mm: float) -> Tensor:
 
     gradient = torch.stack([depth(points + step * e) - depth(points - step * e) for e in torch.eye(3)], -1) / (2 * step)
     excess = (depth(points) + clear_mm).clamp(0, 6)
-    return -excess[:, None] * gradient / gradient.norm(dim=-1, keepdim=True).clamp_min(0.3)
+    away: Tensor = -excess[:, None] * gradient / gradient.norm(dim=-1, keepdim=True).clamp_min(0.3)
+    return away

@@ -109,7 +109,7 @@ class Prior:
             return np.concatenate([np.ones((len(at), 1)), np.cos(at[:, None] * k), np.sin(at[:, None] * k)], axis=1)
 
         basis, weight = terms(angle), np.ones(len(angle))
-        solution = np.zeros(basis.shape[1])
+        solution: FloatArray = np.zeros(basis.shape[1])
         for _ in range(5):
             solution = np.linalg.lstsq(basis * weight[:, None], radius * weight, rcond=None)[0]
             away = radius - basis @ solution
