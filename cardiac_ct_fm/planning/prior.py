@@ -111,7 +111,8 @@ class Prior:
         basis, weight = terms(angle), np.ones(len(angle))
         solution: FloatArray = np.zeros(basis.shape[1])
         for _ in range(5):
-            solution = np.linalg.lstsq(basis * weight[:, None], radius * weight, rcond=None)[0]
+            fit = np.linalg.lstsq(basis * weight[:, None], radius * weight, rcond=None)[0]
+            solution = np.asarray(fit, dtype=np.float64)
             away = radius - basis @ solution
             limit = max(4.0 * 1.4826 * float(np.median(np.abs(away))), 1.0)
             weight = np.sqrt(np.clip(1.0 - (away / limit) ** 2, 0.0, 1.0) ** 2 + 1e-4)
