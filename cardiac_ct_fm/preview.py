@@ -116,7 +116,9 @@ def _panel(
 ) -> None:
     """The scan, its labels, letters and a scale bar in one panel."""
     box = ax.get_position()
-    shape = ax.figure.get_size_inches()
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    shape = figure.get_size_inches()
     width_mm = height_mm * (box.width * shape[0]) / (box.height * shape[1])
     show_scan(ax, image, view, width_mm, height_mm, window, slab_mm=1.0, pixel_mm=height_mm / 480.0)
     if labels is not None and names:
@@ -145,7 +147,7 @@ def _annulus_planes(
         for longest in (True, False):
             draw_curve(axes[0], face, contour.chord_ras(longest), RING, 1.0, "--")
     draw_points(axes[0], face, points)
-    draw_caption(axes[0], "Annulus, seen from the ventricle", _ring_text(plan))
+    draw_caption(axes[0], "Annulus, seen from the left ventricle", _ring_text(plan))
     toward = unit(annulus.hinges[0] - annulus.hinges.mean(axis=0))
     across = np.cross(plane.normal, toward)
     titles = ("Long axis through the right cusp", "Long axis across it")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import Stroke, withStroke
+from matplotlib.patheffects import Normal, Stroke, withStroke
 from scipy.ndimage import gaussian_filter
 
 from cardiac_ct_fm.anatomy import HEART_LABELS, structure
@@ -35,7 +35,7 @@ LETTER_SHARE = 0.38
 NEAR_MM = 3.0
 """A point this close to the plane is drawn filled; farther ones are hollow."""
 
-FAR_MM = 12.0
+FAR_MM = 6.0
 """Points farther away are not drawn: they would be mistaken for points of the plane."""
 
 INK = "#e8edf4"
@@ -161,7 +161,7 @@ def show_labels(ax: Axes, labels: Sampler, view: View, width_mm: float, height_m
         if soft.max() <= 0.5:
             continue
         colour = structure(name).colour
-        ax.contourf(soft, levels=[0.5, 1.1], colors=[colour], alpha=0.14, origin="upper", extent=extent)
+        ax.contourf(soft, levels=[0.5, 1.1], colors=[colour], alpha=0.07, origin="upper", extent=extent)
         ax.contour(soft, levels=[0.5], colors=[colour], linewidths=1.3, origin="upper", extent=extent)
 
 
@@ -174,14 +174,8 @@ def draw_curve(ax: Axes, view: View, ras: FloatArray, colour: str, width: float 
     """Draw a curve (N, 3) that lies in the plane."""
     xy = view.project(ras)
     line = Line2D(xy[:, 0], xy[:, 1], color=colour, linewidth=width, linestyle=style)
-    line.set_path_effects([Stroke(linewidth=width + 1.6, foreground=SHADE, alpha=0.7), *_normal()])
+    line.set_path_effects([Stroke(linewidth=width + 1.6, foreground=SHADE, alpha=0.7), Normal()])
     ax.add_line(line)
-
-
-def _normal() -> list[Any]:
-    from matplotlib.patheffects import Normal
-
-    return [Normal()]
 
 
 def closed(ras: FloatArray) -> FloatArray:
@@ -189,32 +183,33 @@ def closed(ras: FloatArray) -> FloatArray:
     return np.concatenate([ras, ras[:1]])
 
 
-def draw_points(ax: Axes, view: View, points: Mapping[str, FloatArray], size: float = 52.0, names: bool = True) -> None:
+def draw_points(ax: Axes, view: View, points: Mapping[str, FloatArray], size: float = 52.0) -> None:
     """Draw landmarks: filled in the plane, hollow when farther than :data:`NEAR_MM`, none beyond :data:`FAR_MM`."""
+    placed: list[tuple[float, float]] = []
+    (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
     for name, ras in points.items():
         away = abs(float(view.distance(ras)))
-        if away > FAR_MM:
+        x, y = (float(v) for v in view.project(ras))
+        if away > FAR_MM or not (x0 < x < x1 and y0 < y < y1):
             continue
-        x, y = view.project(ras)
-        if not (ax.get_xlim()[0] < x < ax.get_xlim()[1] and ax.get_ylim()[0] < y < ax.get_ylim()[1]):
-            continue
-        colour = structure(name).colour
-        near = away <= NEAR_MM
-        ax.scatter([x], [y], s=size + 26, c=SHADE, alpha=0.6 if near else 0.0, linewidths=0, zorder=4)
-        ax.scatter(
-            [x],
-            [y],
-            s=size,
-            c=colour if near else "none",
-            edgecolors=SHADE if near else colour,
-            linewidths=1.2,
-            zorder=5,
-        )
-        if names:
-            label = name if near else f"{name} {away:.0f} mm off"
-            text = ax.annotate(label, (x, y), xytext=(7, 6), textcoords="offset points", color=colour, zorder=6)
-            text.set(fontsize=9 if near else 7.5, fontweight="bold" if near else "normal")
-            text.set_path_effects(outline())
+        colour, near = structure(name).colour, away <= NEAR_MM
+        if near:
+            ax.scatter([x], [y], s=size + 26, c=SHADE, alpha=0.6, linewidths=0, zorder=4)
+        face, rim = (colour, SHADE) if near else ("none", colour)
+        ax.scatter([x], [y], s=size, c=face, edgecolors=rim, linewidths=1.2, zorder=5)
+        row = _free_row(placed, x / (x1 - x0), y / (y1 - y0))
+        label = name if near else f"{name}, {away:.0f} mm off"
+        text = ax.annotate(label, (x, y), xytext=(8, 6 - 15 * row), textcoords="offset points", color=colour, zorder=6)
+        text.set(fontsize=9.5 if near else 8, fontweight="bold" if near else "normal", path_effects=outline())
+
+
+def _free_row(placed: list[tuple[float, float]], x: float, y: float) -> int:
+    """How many lines down a name has to go to stay clear of those already there; places are shares of the axes."""
+    row = 0
+    while any(abs(x - px) < 0.14 and abs(y - 0.035 * row - py) < 0.033 for px, py in placed):
+        row += 1
+    placed.append((x, y - 0.035 * row))
+    return row
 
 
 def draw_letters(ax: Axes, view: View) -> None:
@@ -233,7 +228,7 @@ def draw_scale(ax: Axes, length_mm: float) -> None:
     y0, y1 = ax.get_ylim()
     x, y = x0 + 0.03 * (x1 - x0), y0 + 0.035 * (y1 - y0)
     bar = Line2D([x, x + length_mm], [y, y], color=INK, linewidth=2.4, solid_capstyle="butt", zorder=7)
-    bar.set_path_effects([Stroke(linewidth=4.2, foreground=SHADE), *_normal()])
+    bar.set_path_effects([Stroke(linewidth=4.2, foreground=SHADE), Normal()])
     ax.add_line(bar)
     text = ax.text(x, y + 0.016 * (y1 - y0), f"{length_mm:g} mm", color=INK, fontsize=8.5, va="bottom", zorder=7)
     text.set_path_effects(outline())

@@ -1,0 +1,164 @@
+"""The preview shows what it says, the right way round, whatever is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from analytic_solids import Pose, RootPhantom, hinge_points, landmarks, render, with_spheres
+from PIL import Image
+
+from cardiac_ct_fm.anatomy import HEART_LABELS
+from cardiac_ct_fm.errors import OutputError
+from cardiac_ct_fm.geometry import Grid
+from cardiac_ct_fm.landmark_io import Landmark
+from cardiac_ct_fm.planning import PlanningOptions, measure
+from cardiac_ct_fm.planning.planes import Plane, Sampler
+from cardiac_ct_fm.preview import chamber_centres, four_chamber_view, write_preview
+from cardiac_ct_fm.render2d import View, crossings, direction_letters, window_for
+from cardiac_ct_fm.volume_io import Volume
+
+LEANING = np.array([0.55, 0.3, 0.78]) / np.linalg.norm([0.55, 0.3, 0.78])
+ROOT = RootPhantom(lobes=1.5)
+
+
+def pose() -> Pose:
+    plane = Plane.through([0.0, 0.0, 0.0], LEANING, hint=[-1.0, 0.0, 0.0])
+    return Pose(np.stack([plane.u, plane.v, plane.normal], axis=-1), np.array([5.0, -3.0, 9.0]))
+
+
+@pytest.fixture(scope="module")
+def scan() -> Volume:
+    return render(ROOT.inside(), pose(), 1.5, half_extent=45, middle=(0, 0, 20), noise=15)
+
+
+@pytest.fixture(scope="module")
+def points() -> dict[str, Landmark]:
+    at = hinge_points(pose(), ROOT.annulus, ROOT.annulus, start_deg=-80.0)
+    return landmarks(at | {"LCA": pose().world([12.0, 8.0, 13.0])}) | {"RCA": Landmark.missing("RCA")}
+
+
+def chambers(scan: Volume) -> np.ndarray:
+    """A label map: four balls where the chambers of a heart are, and the aorta."""
+    p = scan.grid.points() - scan.grid.centre_ras
+    labels = np.zeros(scan.data.shape, np.uint8)
+    middles = {"LV": (-20, 8, -12), "LA": (-4, -24, 6), "RV": (8, 26, -14), "RA": (26, 0, 4), "Aorta": (0, 0, 25)}
+    for name, middle in middles.items():
+        labels[np.linalg.norm(p - np.array(middle), axis=-1) < 12] = HEART_LABELS[name]
+    return labels
+
+
+def test_letters_name_the_patients_directions():
+    assert direction_letters(np.array([-1.0, 0.0, 0.0])) == "L"
+    assert direction_letters(np.array([0.0, -0.8, 0.6])) == "PH"
+    assert direction_letters(np.array([0.98, 0.1, -0.2])) == "R"
+
+
+def test_short_axis_is_shown_as_from_the_feet():
+    view = View.en_face(Plane.through([0, 0, 0], LEANING), np.zeros(3))
+    left, right, top, bottom = view.letters()
+    assert "R" in left and "L" in right and "A" in top and "P" in bottom
+    assert view.toward_viewer @ LEANING == pytest.approx(-1.0)
+
+
+def test_long_axis_has_the_aorta_on_top_and_radiological_sides():
+    plane = Plane.through([0, 0, 0], LEANING)
+    for across in (np.array([1.0, 0.1, 0.0]), np.array([0.1, 1.0, 0.0]), np.array([-0.2, -1.0, 0.3])):
+        view = View.long_axis(plane, np.zeros(3), across)
+        assert view.up @ LEANING == pytest.approx(1.0)
+        left, right, _, _ = view.letters()
+        assert "R" in left[0] or "A" in left[0] or "A" in left
+        assert right[0] in "LPHF"
+
+
+def test_pixels_lie_where_the_view_says():
+    view = View.of(np.array([1.0, 2.0, 3.0]), np.array([-1.0, 0, 0]), np.array([0.0, 1, 0]))
+    lattice = view.lattice(40.0, 20.0, 0.5)
+    assert lattice.shape == (40, 80, 3)
+    assert np.allclose(view.project(lattice[0, 0]), [-19.75, 9.75])  # top left first
+    assert np.allclose(view.distance(lattice), 0.0)
+
+
+def test_curve_is_cut_where_it_crosses_the_picture():
+    turn = np.radians(np.arange(0, 360, 3.0))
+    ring = np.stack([10 * np.cos(turn), 10 * np.sin(turn), np.zeros_like(turn)], axis=-1)
+    view = View.of(np.array([0.0, 1.7, 0.0]), np.array([-1.0, 0, 0]), np.array([0.0, 0, 1]))
+    found = crossings(view, ring)
+    assert len(found) == 2
+    assert np.allclose(sorted(found[:, 0]), [-np.sqrt(100 - 1.7**2), np.sqrt(100 - 1.7**2)], atol=0.02)
+
+
+def test_window_follows_bright_blood():
+    assert window_for(300.0) == (-150.0, 550.0)
+    assert window_for(700.0) == (-150.0, 1120.0)
+    assert window_for(None) == window_for(float("nan")) == (-150.0, 550.0)
+
+
+def test_four_chamber_view_holds_the_chambers_with_left_on_the_right(scan):
+    labels = Sampler(chambers(scan), scan.grid)
+    centres = chamber_centres(labels)
+    view = four_chamber_view(labels)
+    assert all(abs(view.distance(centres[n])) < 8.0 for n in ("LV", "LA", "RV", "RA"))
+    on_screen = {n: view.project(c) for n, c in centres.items()}
+    assert on_screen["LV"][0] > on_screen["RA"][0]
+    assert on_screen["RV"][1] > on_screen["LA"][1]
+    assert four_chamber_view(Sampler(np.zeros(scan.data.shape, np.uint8), scan.grid)) is None
+
+
+def test_preview_of_everything(scan, points, tmp_path):
+    labels = chambers(scan)
+    plan = measure(scan, points, labels, options=PlanningOptions(samples=8))
+    picture = pixels(write_preview(tmp_path / "preview.png", scan, points, labels, plan))
+    assert picture.shape[:2] == (1180, 1600)
+    for x in (400, 1200):
+        for y in (300, 800):
+            panel = picture[y - 200 : y + 200, x - 300 : x + 300]
+            assert panel.std() > 15, "every panel shows something"
+    assert colour_count(picture, "#7df0c8") > 400, "the annulus contour is drawn"
+    assert colour_count(picture, "#4dd06a") > 40, "the hinge point LCC is drawn"
+
+
+@pytest.mark.parametrize("what", ["no plan", "no labels", "nothing", "no annulus"])
+def test_preview_of_what_is_there(scan, points, tmp_path, what):
+    marks = {} if what == "nothing" else points
+    plan = None
+    if what == "no annulus":
+        marks = {k: v for k, v in points.items() if k != "NCC"}
+        plan = measure(scan, marks, options=PlanningOptions(samples=8))
+    labels = None if what in ("no labels", "nothing") else chambers(scan)
+    picture = pixels(write_preview(tmp_path / "preview.png", scan, marks, labels, plan))
+    assert picture.std() > 15
+
+
+def test_what_is_on_the_patients_left_is_on_the_right_of_the_picture(tmp_path):
+    grid = Grid.centred((0, 0, 0), 2.0, (60, 60, 60))
+    plain = Volume(np.full(grid.shape, -50, np.int16), grid.affine, "scan")
+    marked = with_spheres(plain, np.array([[-25.0, 0.0, 0.0]]), 12.0, 900.0)
+    picture = pixels(write_preview(tmp_path / "preview.png", marked, {}, None, None)).mean(axis=-1)
+    axial = picture[80:540, 20:780]
+    assert axial[:, 380:].mean() > axial[:, :380].mean() + 5
+
+
+def test_preview_is_written_whole_or_not_at_all(scan, points, tmp_path):
+    (tmp_path / "preview.png").mkdir()
+    with pytest.raises(OutputError):
+        write_preview(tmp_path / "preview.png", scan, points)
+    assert [p.name for p in tmp_path.iterdir()] == ["preview.png"]
+
+
+def test_drawing_leaves_matplotlib_alone():
+    code = "import sys, cardiac_ct_fm.preview; sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parent.parent).returncode == 0
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def colour_count(picture: np.ndarray, colour: str) -> int:
+    """Pixels that are nearly of a colour."""
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((np.abs(picture - rgb).max(axis=-1) < 14).sum())
