@@ -6,7 +6,15 @@
 
 from __future__ import annotations
 
+from cardiac_ct_fm.planning.export import export_slicer, measurements_to_csv, measurements_to_json
 from cardiac_ct_fm.planning.measure import Plan, measure
 from cardiac_ct_fm.planning.options import PlanningOptions
 
-__all__ = ["Plan", "PlanningOptions", "measure"]
+__all__ = [
+    "Plan",
+    "PlanningOptions",
+    "export_slicer",
+    "measure",
+    "measurements_to_csv",
+    "measurements_to_json",
+]

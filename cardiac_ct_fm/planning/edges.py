@@ -129,7 +129,8 @@ def trace_image(
         found = labels.nearest(plane.world(where))
         foreign = ~np.isin(found, [0, *own])
     path = _best_path(radii, dark, hard, foreign, prior)
-    edge, clear, blur = _refine(radii, profile, path, contrast)
+    # Fat or lung behind a wall that is thinner than the blur would pull the level down and the edge outward.
+    edge, clear, blur = _refine(radii, np.maximum(profile, TISSUE_HU), path, contrast)
     under = hard[np.arange(RAYS), np.round((path - radii[0]) / RADIUS_STEP_MM).astype(int)]
     clear = np.where(under, 0.0, clear)
     smooth, spread = _fourier(edge, clear, path, prior.harmonics)
