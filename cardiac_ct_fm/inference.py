@@ -58,6 +58,13 @@ RECENTRE_MM = 8.0
 """A root look whose hinge points lie further than this from where it was aimed is taken again, once."""
 
 
+ROOT_SHIFT_MM = 16.0
+"""The root look averages eight windows that are shifted by this much along each axis.
+
+With one window, resampling a scan to 0.9×0.9×2 mm moved a hinge point by 4.4 mm; with eight by at most 1.4 mm. On
+three held-out digital patients the median error of all points fell in two and rose in one (mean 2.0 to 1.9 mm).
+"""
+
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, windows done, windows in all)."""
 
@@ -193,10 +200,10 @@ class Predictor:
             clock.lap("full")
             return result
         aim = root_centre(first)
-        second = self._answer(volume, look, window_grid(look, aim), wanted, progress)
+        second = self._answer(volume, look, _root_grid(look, aim), wanted, progress)
         better = root_centre(second)
         if np.linalg.norm(better - aim) > RECENTRE_MM:
-            second = self._answer(volume, look, window_grid(look, better), wanted, progress)
+            second = self._answer(volume, look, _root_grid(look, better), wanted, progress)
         clock.lap("root")
         return [first, second]
 
@@ -257,6 +264,11 @@ class Predictor:
             ],
             "seconds": {k: round(v, 3) for k, v in laps.items()},
         }
+
+
+def _root_grid(look: LookConfig, aim: FloatArray) -> Grid:
+    """The lattice of the root look: a little larger than its window, so that eight shifted windows are averaged."""
+    return window_grid(look, aim, np.full(3, look.extent_mm + ROOT_SHIFT_MM))
 
 
 def _inside(point: Landmark, grid: Grid) -> Landmark:

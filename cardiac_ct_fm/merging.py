@@ -14,8 +14,8 @@ from cardiac_ct_fm.label_resampling import resample_logits_to_grid
 from cardiac_ct_fm.looks import Answer
 from cardiac_ct_fm.result import LabelMap
 
-RIM_MM = 8.0
-"""Width of the rim of a finer look over which its answer passes into the coarser one's."""
+RIM_MM = 16.0
+"""Width of the rim of a finer look over which its answer passes into the coarser one's; near its rim it sees less."""
 
 
 def label_map(answers: Sequence[Answer], head: str, target: Grid) -> LabelMap:
