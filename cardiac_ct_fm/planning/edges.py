@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 from cardiac_ct_fm.geometry import FloatArray
 from cardiac_ct_fm.planning.contours import RAY_ANGLES, RAY_DIRECTIONS, RAYS, Contour
+from cardiac_ct_fm.planning.fourier import fourier
 from cardiac_ct_fm.planning.planes import Plane, Sampler
 from cardiac_ct_fm.planning.prior import EDGE_WIDTH_MM, MIN_RADIUS_MM, Prior
 
@@ -133,7 +134,7 @@ def trace_image(
     edge, clear, blur = _refine(radii, np.maximum(profile, TISSUE_HU), path, contrast)
     under = hard[np.arange(RAYS), np.round((path - radii[0]) / RADIUS_STEP_MM).astype(int)]
     clear = np.where(under, 0.0, clear)
-    smooth, spread = _fourier(edge, clear, path, prior.harmonics)
+    smooth, spread = fourier(edge, clear, path, prior.harmonics, CLEAR_EDGE, RADIUS_STEP_MM)
     smooth = np.maximum(smooth, MIN_RADIUS_MM)
     seen = float((clear >= CLEAR_EDGE)[~under].mean()) if (~under).mean() >= MIN_CLEAR_FRACTION else 0.0
     # An edge that falls together with the border of the scan is the border's, not the lumen's.
@@ -176,7 +177,9 @@ def trace_labels(
     if found is None:
         return None
     edge, ends = found
-    smooth, spread = _fourier(edge, ends.astype(np.float64), prior.radius_mm, prior.harmonics)
+    smooth, spread = fourier(
+        edge, ends.astype(np.float64), prior.radius_mm, prior.harmonics, CLEAR_EDGE, RADIUS_STEP_MM
+    )
     values = image(plane.world(smooth[:, None] * RAY_DIRECTIONS))
     outside = float((~(values > PADDING_HU)).mean())
     # A label map's border is known to about half a voxel, and that error is shared by the whole contour.
@@ -293,31 +296,3 @@ def _refine(
             shifts.append(at[0] - at[2])
     blur = float(np.mean(shifts)) / 2.0 if shifts else 0.0
     return edge, np.clip(height, 0.0, 1.0), blur
-
-
-def _fourier(edge: FloatArray, weight: FloatArray, path: FloatArray, harmonics: int) -> tuple[FloatArray, float]:
-    """A short Fourier series through the radii, robust to single rays that follow a branch or calcium.
-
-    Returns:
-        (RAYS,) smooth radii, and the standard deviation in mm of the seen edges around them.
-    """
-    k = np.arange(1, harmonics + 1)
-    basis = np.concatenate(
-        [np.ones((RAYS, 1)), np.cos(RAY_ANGLES[:, None] * k), np.sin(RAY_ANGLES[:, None] * k)], axis=1
-    )
-    # A gentle price on high terms closes gaps smoothly; it moves an ellipse of 3:2 by less than 0.01 mm.
-    price = 1e-4 * np.concatenate([[0.0], k**4, k**4]) / harmonics**2
-    values = np.where(weight >= CLEAR_EDGE, edge, path)
-    trust = np.where(weight >= CLEAR_EDGE, 1.0, 0.05)
-    robust = np.ones(RAYS)
-    fit = values
-    scale = 0.0
-    for _ in range(3):
-        w = trust * robust
-        fit = basis @ np.linalg.solve(basis.T @ (w[:, None] * basis) + np.diag(price), basis.T @ (w * values))
-        residual = values - fit
-        seen = weight >= CLEAR_EDGE
-        scale = float(1.4826 * np.median(np.abs(residual[seen]))) if seen.any() else 0.0
-        limit = max(3.0 * scale, RADIUS_STEP_MM)
-        robust = np.clip(1.0 - (residual / limit) ** 2, 0.0, 1.0) ** 2 + 1e-3
-    return fit, scale
