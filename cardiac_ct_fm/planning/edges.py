@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 from cardiac_ct_fm.geometry import FloatArray
-from cardiac_ct_fm.planning.contours import RAY_ANGLES, RAY_DIRECTIONS, RAYS, Contour
+from cardiac_ct_fm.planning.contours import RAY_DIRECTIONS, RAYS, Contour
 from cardiac_ct_fm.planning.fourier import fourier
 from cardiac_ct_fm.planning.planes import Plane, Sampler
 from cardiac_ct_fm.planning.prior import EDGE_WIDTH_MM, MIN_RADIUS_MM, Prior
