@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from cardiac_ct_fm.volume_io import Volume, load_volume
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_SCAN = ROOT / "examples" / "data" / "ts-aorta-cta" / "ct_cropped.nii.gz"
 DICOM_ARCHIVE = ROOT / "tests" / "data" / "crlm-1006-dicom" / "series.zip"
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """Put torch's number of threads back, which the command line sets: a test must not depend on the one before."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from federation_parties import SERVER, SITES, Parties
 from federation_sites import SUBJECTS, quick
 
@@ -28,7 +27,6 @@ from recipes.federated_distillation.sites import folder_site, labels_of_sites
 from recipes.federated_distillation.state import State
 
 pytest.importorskip("nvflare")
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

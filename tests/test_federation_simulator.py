@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import cardiac_ct_fm as ccf
 from recipes.federated_distillation.__main__ import main
@@ -15,7 +14,6 @@ from recipes.federated_distillation.settings import PRESETS, Settings
 from recipes.federated_distillation.state import State
 
 pytest.importorskip("nvflare")
-torch.set_num_threads(1)
 
 SMALL = {"task": "ms", "method": "fedavg", "output_seg": False, "locations": ("site-1", "site-3"), "scans": 3,
          "labelled": 3, "rounds": 1, "looks_per_scan": 1, "exp_name": "small"}  # fmt: skip

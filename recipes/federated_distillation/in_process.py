@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from recipes.federated_distillation.coordinator import Coordinator
 from recipes.federated_distillation.messages import Order, Reply, order_from, reply_from
 from recipes.federated_distillation.plan import make_plan
@@ -52,8 +54,12 @@ def run_in_process(
     folder = home / "server" / settings.exp_name
     state = State(folder, settings)
     history = History(folder, say)
+    # Sums depend on the number of threads; the sites' own processes obey the same setting.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads or threads)
     try:
         Coordinator(settings, plan, state, ask, history).run(rounds)
     finally:
+        torch.set_num_threads(threads)
         history.close()
     return state
