@@ -47,6 +47,11 @@ class Deposits:
     s_mm: FloatArray
     voxel_mm3: float
 
+    def above(self, threshold_hu: float) -> Deposits:
+        """Those at or above a threshold."""
+        chosen = self.hu >= threshold_hu
+        return Deposits(self.ras[chosen], self.hu[chosen], self.s_mm[chosen], self.voxel_mm3)
+
     def volume(self, threshold_hu: float, low_mm: float, high_mm: float) -> float:
         """Volume in mm³ at or above a threshold, between two heights."""
         return float(self._in(threshold_hu, low_mm, high_mm).sum()) * self.voxel_mm3

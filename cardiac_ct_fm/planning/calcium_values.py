@@ -35,17 +35,18 @@ def calcium_values(
     levels: RootLevels | None,
     volume: Volume,
     labels: npt.NDArray[np.uint8] | None,
-) -> list[float] | None:
+) -> tuple[Deposits | None, list[float] | None]:
     """Enter the calcium of the valve, its cusps, the annulus and the outflow tract.
 
     Returns:
-        mm³ per 30° around the annulus (see :meth:`Deposits.clock`), or None.
+        The calcium of the root at or above the threshold, and its mm³ per 30° around the annulus (see
+        :meth:`Deposits.clock`); None when it was not measured.
     """
     found = root_box(annulus.plane.origin, volume.grid)
     if line is None or not line.sections or levels is None or found is None:
         why = Finding("no_centreline", "Without the lumen's contours it is unknown which calcium is the valve's.")
         sheet.miss_all("calcium_", "not_found", why)
-        return None
+        return None, None
     box, grid = found
     image = np.asarray(volume.data[box], dtype=np.float32)
     marked = None if labels is None else labels[box] > 0
@@ -54,7 +55,7 @@ def calcium_values(
     threshold, doubts = _threshold(sheet, lumen_hu, noise, contrast, marked is not None)
     if threshold is None:
         sheet.miss_all("calcium_", "not_found", doubts[0])
-        return None
+        return None, None
     kind = sheet.options.calcium_threshold if contrast else "agatston"
     facts: dict[str, Any] = {
         "threshold_hu": round(threshold, 1) if np.isfinite(threshold) else None,
@@ -87,7 +88,8 @@ def calcium_values(
             "calcium_agatston", agatston(mask & (image >= threshold), image, grid), None, doubts=doubts, details=facts
         )
     centre = annulus.plane.origin
-    return deposits.clock(threshold, sheet.options.annulus_band_mm, centre, annulus.hinges[0], annulus.plane.normal)
+    band, normal = sheet.options.annulus_band_mm, annulus.plane.normal
+    return deposits.above(threshold), deposits.clock(threshold, band, centre, annulus.hinges[0], normal)
 
 
 def blood(image: Sampler, line: Centreline) -> tuple[float, float]:

@@ -204,5 +204,6 @@ def _sections(
         plane = Plane.through(point, tangent, guide.plane.u)
         contour = trace(plane, Prior.like(guide, plane, CONTOUR_SD_MM, level > 0.0))
         if contour is not None and contour.outside_scan <= MAX_OUTSIDE and contour.clear_fraction >= MIN_CLEAR_FRACTION:
-            result.append(Section(float(level), contour))
+            # The outflow tract is drawn as the annulus is, over leaflets and muscle bundles that hang into it.
+            result.append(Section(float(level), contour.convex() if level <= 0.0 else contour))
     return tuple(result)

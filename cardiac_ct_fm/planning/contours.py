@@ -133,6 +133,10 @@ class Contour:
         direction = angles[int(np.argmax(lengths) if longest else np.argmin(lengths))]
         return np.stack([self.at(direction), self.at(direction + np.pi)])
 
+    def at_ray(self, angle: float) -> float:
+        """Radius in mm from the plane's origin at an angle (radians, from u toward v)."""
+        return float(np.interp(angle, RAY_ANGLES, self.radii_mm, period=2.0 * np.pi))
+
     def at(self, angle: float) -> FloatArray:
         """(3,) RAS mm of the contour seen from its centroid at an angle (radians, from u toward v)."""
         p = _dense(self.radii_mm)

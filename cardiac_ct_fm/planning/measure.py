@@ -14,6 +14,7 @@ from cardiac_ct_fm.errors import DataError
 from cardiac_ct_fm.geometry import FloatArray
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.planning.annulus import Annulus, Lumen, Points, find_annulus
+from cardiac_ct_fm.planning.calcium import Deposits
 from cardiac_ct_fm.planning.calcium_values import calcium_values
 from cardiac_ct_fm.planning.carm import View
 from cardiac_ct_fm.planning.centreline import Centreline, Section, track
@@ -45,6 +46,7 @@ class Plan:
         sections: ``lvot``, ``sinus``, ``stj``, ``ascending``: those that were found.
         s_curve: (LAO, CRAN) in degrees, (N,) each, or None when withheld.
         views: ``three_cusp`` and ``cusp_overlap``; empty when withheld.
+        deposits: calcium of the root, or None when it was not measured.
         calcium_clock: calcium of the annulus in mm³ per 30°, clockwise from the RCC hinge point seen from the outflow
             tract; None when it was not measured.
         options: the choices made.
@@ -60,6 +62,7 @@ class Plan:
     sections: dict[str, Section] = field(default_factory=dict)
     s_curve: tuple[FloatArray, FloatArray] | None = None
     views: dict[str, View] = field(default_factory=dict)
+    deposits: Deposits | None = None
     calcium_clock: list[float] | None = None
     options: PlanningOptions = field(default_factory=PlanningOptions)
     seconds: float = 0.0
@@ -149,4 +152,4 @@ def _with_annulus(
         level_values(sheet, annulus, line, plan.levels, plan.sections, doubt)
     height_values(sheet, annulus, doubt)
     plan.s_curve, plan.views = carm_values(sheet, annulus, doubt, volume.facts)
-    plan.calcium_clock = calcium_values(sheet, annulus, doubt, line, plan.levels, volume, calc_labels)
+    plan.deposits, plan.calcium_clock = calcium_values(sheet, annulus, doubt, line, plan.levels, volume, calc_labels)

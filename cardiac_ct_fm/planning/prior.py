@@ -27,10 +27,11 @@ THIN_WALL = 0.6
 as a valve's leaflet there, and behind them is the next chamber."""
 
 SINUS_HARMONICS = 12
-"""Fourier terms of the other contours: enough for three sinuses with their commissures."""
+"""Fourier terms of contours above the annulus: enough for three sinuses with their commissures."""
 
 RING_HARMONICS = 6
-"""Fourier terms of the annulus: enough for an ellipse of 3:2 (within 0.05 mm) or a D-shape, too few for a leak."""
+"""Fourier terms of annulus and outflow tract: enough for an ellipse of 3:2 (within 0.05 mm) or a D-shape, too few for
+a leak."""
 
 
 OVAL_HARMONICS = 2
@@ -128,7 +129,9 @@ class Prior:
         order = np.argsort(angle)
         radii = np.interp(RAY_ANGLES, angle[order], radius[order], period=2.0 * np.pi)
         inward, outward = np.full(RAYS, sd_mm), np.full(RAYS, sd_mm * (OUTWARD if above else 1.0))
-        return cls(radii, inward, outward, SINUS_HARMONICS, OPEN_WALL if above else THIN_WALL)
+        if above:
+            return cls(radii, inward, outward, SINUS_HARMONICS, OPEN_WALL)
+        return cls(radii, inward, outward, RING_HARMONICS, THIN_WALL)
 
     def with_labels(self, border_mm: FloatArray, known: npt.NDArray[np.bool_]) -> Prior:
         """The same, with the border of a label map taken into account where it is ``known`` (RAYS,).

@@ -1,0 +1,199 @@
+"""The report: one file, nothing fetched, the disclaimer, every number with its doubt, every gap with its reason."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+from shutil import which
+
+import numpy as np
+import pytest
+from analytic_solids import Pose, RootPhantom, hinge_points, landmarks, render, with_spheres
+
+from cardiac_ct_fm.errors import OutputError
+from cardiac_ct_fm.planning import PlanningOptions, measure
+from cardiac_ct_fm.planning.catalogue import CATALOGUE
+from cardiac_ct_fm.planning.flags import find_flags
+from cardiac_ct_fm.report import DISCLAIMER, write_report
+from cardiac_ct_fm.report.pictures import draw_pictures
+from cardiac_ct_fm.result import Measurement
+
+ROOT = RootPhantom(lobes=1.5)
+AXES = np.array([[-0.80, -0.25, 0.55], [0.25, -0.96, 0.10], [0.55, 0.10, 0.83]])
+AXES = np.linalg.qr(AXES)[0] * np.sign(np.diag(np.linalg.qr(AXES)[1]))
+POSE = Pose(AXES if np.linalg.det(AXES) > 0 else AXES @ np.diag([1.0, -1.0, 1.0]), np.array([4.0, -7.0, 11.0]))
+FEW = PlanningOptions(samples=8)
+VOID = {"meta", "link", "img", "br", "hr", "input", "line", "polyline", "polygon", "circle", "ellipse", "path"}
+
+
+@pytest.fixture(scope="module")
+def scan():
+    plain = render(ROOT.inside(), POSE, 1.4, half_extent=44, middle=(0, 0, 26), noise=15)
+    return with_spheres(plain, POSE.world([[11.0, 2.0, 3.0], [-6.0, 9.0, 0.5]]), 2.5, 1400.0)
+
+
+@pytest.fixture(scope="module")
+def points():
+    found = hinge_points(POSE, ROOT.annulus, ROOT.annulus, start_deg=80.0)
+    found |= {"RCA": POSE.world([3.0, 15.0, 14.0]), "LCA": POSE.world([-14.0, -6.0, 9.0])}
+    return found | {"MS1": POSE.world([9.0, 8.0, -0.5]), "MS2": POSE.world([8.5, 8.0, -5.0])}
+
+
+@pytest.fixture(scope="module")
+def plan(scan, points):
+    return measure(scan, landmarks(points, 0.9), options=FEW)
+
+
+@pytest.fixture(scope="module")
+def page(scan, plan, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(path, scan, plan, facts={"model": "cardiac_swin_tiny"}, warnings=["The scan is <old>."])
+    return path
+
+
+class Document(HTMLParser):
+    """Checks that tags nest, and collects text, sources and ids."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text, self.sources, self.alts = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+        found = dict(attrs)
+        self.sources += [found[k] for k in ("src", "href", "data") if k in found]
+        if tag == "img":
+            self.alts.append(found.get("alt"))
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        if tag in VOID:
+            return
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+
+def read(path: Path) -> Document:
+    document = Document()
+    document.feed(path.read_text(encoding="utf-8"))
+    assert document.open == []
+    return document
+
+
+def test_page_is_one_file_that_fetches_nothing(page):
+    html = page.read_text(encoding="utf-8")
+    document = read(page)
+    assert document.sources and all(s.startswith("data:image/jpeg;base64,") for s in document.sources)
+    assert not re.search(r"<script|<link|@import|url\(|http-equiv|https?://", html)
+    assert page.stat().st_size < 4_000_000
+
+
+def test_disclaimer_stands_on_top_and_in_the_foot_of_every_printed_page(page):
+    html = page.read_text(encoding="utf-8")
+    assert html.count(DISCLAIMER) == 2
+    assert re.search(r"<tfoot>.*Research use only\. Not a medical device\..*</tfoot>", html)
+    assert "table-footer-group" in html
+
+
+def test_every_measurement_is_listed_with_value_doubt_and_definition(page, plan):
+    text = " ".join(read(page).text)
+    for name, spec in CATALOGUE.items():
+        assert name in text and spec.title in text
+    area = plan.measurements["annulus_area_mm2"]
+    assert f"{area.value:.0f}" in text and f"± {area.uncertainty:.0f}" in text
+    assert "Tzikas et al." in text
+    assert plan.views["three_cusp"].text in text
+
+
+def test_pictures_show_what_was_found_and_are_described(page, plan, scan):
+    keys = {p.key for p in draw_pictures(scan, plan)}
+    assert keys >= {"annulus", "long_axis_1", "long_axis_2", "lvot", "sinus", "stj", "rca", "lca", "ms2", "stretched"}
+    assert "calcium" in keys
+    assert all(read(page).alts)
+
+
+def test_warnings_are_shown_and_markup_in_them_is_harmless(page):
+    html = page.read_text(encoding="utf-8")
+    assert "The scan is &lt;old&gt;." in html
+
+
+def test_report_without_annulus_says_why_and_shows_no_number(scan, points, tmp_path):
+    plan = measure(scan, landmarks({k: v for k, v in points.items() if k != "NCC"}), options=FEW)
+    path = write_report(tmp_path / "report.html", scan, plan)
+    document = read(path)
+    text = " ".join(document.text)
+    assert "two hinge points define no plane" in text
+    assert "not measured" in text
+    assert document.sources == []
+    assert "C-arm angles are withheld" in text
+
+
+def test_other_measurements_have_a_place(scan, plan, tmp_path):
+    rows = {**plan.measurements, "LV_volume_ml": Measurement("LV_volume_ml", 123.4, "mL")}
+    rows["RA_volume_ml"] = Measurement("RA_volume_ml", None, "mL", "not_found")
+    text = " ".join(read(write_report(tmp_path / "r.html", scan, plan, measurements=rows)).text)
+    assert "Volumes" in text and "123" in text
+
+
+def test_report_is_written_whole_or_not_at_all(scan, plan, tmp_path):
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(OutputError):
+        write_report(tmp_path / "report.html", scan, plan)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def row(name, value, sd=0.5):
+    status = "ok" if value is not None else "not_found"
+    return {name: Measurement(name, value, "mm", status, None if value is None else sd)}
+
+
+@pytest.mark.parametrize(
+    ("height", "sinus", "state"),
+    [
+        (9.0, 28.0, "met"),
+        (10.8, 28.0, "borderline"),
+        (9.0, 31.3, "borderline"),
+        (14.0, 28.0, "not met"),
+        (9.0, 36.0, "not met"),
+    ],
+)
+def test_flags_say_whether_a_published_threshold_is_met(height, sinus, state):
+    flags = {f.title: f for f in find_flags(row("lca_height_mm", height) | row("sinus_mean_diameter_mm", sinus))}
+    assert flags["Coronary obstruction, left"].state == state
+    assert flags["Coronary obstruction, right"].state == "not judged"
+    assert flags["Pacemaker after TAVI"].state == "not judged"
+    assert all(f.source for f in flags.values())
+
+
+def test_flag_of_the_membranous_septum():
+    for value, state, group in ((1.5, "met", "short"), (4.0, "borderline", "intermediate"), (9.0, "not met", "long")):
+        flag = next(f for f in find_flags(row("membranous_septum_length_mm", value)) if "Pacemaker" in f.title)
+        assert (flag.state, flag.values.endswith(group)) == (state, True)
+
+
+@pytest.mark.skipif(which("chromium") is None, reason="needs Debian's chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_part_of_the_page_is_wider_than_the_screen(page, tmp_path, width):
+    inner = escape(page.read_text(encoding="utf-8"))
+    frame = f'<iframe id="f" style="width:{width}px;height:900px;border:0" srcdoc="{inner}"></iframe>'
+    script = (
+        "<script>f.onload=()=>{const d=f.contentDocument.documentElement;"
+        "document.body.dataset.widths=d.scrollWidth+'/'+d.clientWidth}</script>"
+    )
+    probe = tmp_path / "probe.html"
+    probe.write_text(f"<!doctype html><body>{frame}{script}", encoding="utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"]
+    shown = subprocess.run([*command, probe.as_uri()], capture_output=True, text=True, timeout=120, check=True).stdout
+    found = re.search(r'data-widths="(\d+)/(\d+)"', shown)
+    assert found, "the page did not load"
+    assert int(found[1]) <= int(found[2]) <= width
