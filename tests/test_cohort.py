@@ -11,6 +11,7 @@ from cardiac_ct_fm.anatomy import HEART_LABELS, LANDMARKS, OSTIA
 from cardiac_ct_fm.cohort.case import draw_case
 from cardiac_ct_fm.cohort.export import render_scan, write_cases
 from cardiac_ct_fm.cohort.heart import build_heart
+from cardiac_ct_fm.cohort.implants import NO_IMPLANTS
 from cardiac_ct_fm.cohort.patient import draw_patient
 from cardiac_ct_fm.cohort.render import heart_labels, render
 from cardiac_ct_fm.cohort.sites import SITES, draw_site_case, observed_landmarks, site, site_scans
@@ -181,3 +182,26 @@ def test_bad_parameters_name_the_parameter_and_its_range(call, words):
 def test_gpu_and_cpu_make_the_same_patient():
     labels = [draw_case(5, device=d).look(torch.zeros(3), 2.0, (64, 64, 64))[1].heart.cpu() for d in ("cpu", "cuda")]
     assert (labels[0] == labels[1]).float().mean() >= 0.999
+
+
+def test_some_patients_have_leads_stents_and_plaques_and_they_are_seen_but_not_labelled():
+    hearts = [build_heart(draw_patient(seed)) for seed in range(40)]
+    kinds = {k: [h for h in hearts if getattr(h.implants, k)] for k in ("leads", "stents", "plaques")}
+    assert all(0 < len(found) < 40 for found in kinds.values())
+    for kind, least_hu in (("leads", 2000), ("stents", 600)):
+        heart = kinds[kind][0]
+        tube = getattr(heart.implants, kind)[0]
+        middle = heart.warp.to_body(tube.line[len(tube.line) // 2][None])[0]
+        points = cube(middle.numpy(), 0.8, 24)
+        seen, plain = render(heart, points, 0.8), render(dataclasses.replace(heart, implants=NO_IMPLANTS), points, 0.8)
+        assert float(seen.hu.max()) > least_hu and float((seen.hu - plain.hu).max()) > 300
+        for label in ("heart", "calc", "coronaries"):
+            assert torch.equal(getattr(seen, label), getattr(plain, label))
+
+
+def test_a_lead_passes_from_the_atrium_to_the_ventricle():
+    heart = next(h for h in (build_heart(draw_patient(seed)) for seed in range(60)) if h.implants.leads)
+    line = heart.implants.leads[0].line
+    depth = heart.fields(line).blood
+    inside = depth[[HEART_LABELS["RA"] - 1, HEART_LABELS["RV"] - 1]].max(1).values
+    assert float(inside.min()) > 3.0

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cardiac_ct_fm.anatomy import HEADS, LANDMARKS
+from cardiac_ct_fm.cohort.implants import NO_IMPLANTS, Implants, draw_implants
 from cardiac_ct_fm.cohort.patient import Patient
-from cardiac_ct_fm.cohort.root import HIGH_MM, LOW_MM, RootShape, build_root
+from cardiac_ct_fm.cohort.root import HIGH_MM, LOW_MM, RootShape, build_root, smooth
 from cardiac_ct_fm.cohort.templates import Template, load_template
 from cardiac_ct_fm.cohort.vessels import ARCH_NORMAL, Tube, coronary_tubes, great_vessels
 from cardiac_ct_fm.cohort.warp import Warp, bspline_upsample, rotation, sample_cube
@@ -59,11 +60,6 @@ class Fields:
     lumen: Tensor
 
 
-def _smooth(x: Tensor) -> Tensor:
-    t = x.clamp(0, 1)
-    return t * t * (3 - 2 * t)
-
-
 @dataclass(frozen=True)
 class DigitalHeart:
     """A patient's heart, ready to be evaluated.
@@ -77,6 +73,7 @@ class DigitalHeart:
         plane: hinge-point plane in template mm as (normal (3,), offset).
         grain: (3, n, n, n) smooth random fields of about unit SD over :data:`TEXTURE_MM`.
         arch_apex: (3,) template mm, top of the aortic arch.
+        implants: coronary plaques, stents and leads.
     """
 
     patient: Patient
@@ -91,6 +88,7 @@ class DigitalHeart:
     plane: tuple[Tensor, float]
     grain: Tensor
     arch_apex: Tensor
+    implants: Implants = NO_IMPLANTS
 
     def texture(self, points: Tensor) -> Tensor:
         """Smooth random fields (3, N) at body points (X, Y, Z, 3): mixing of contrast, trabeculae, valve bulge."""
@@ -139,9 +137,7 @@ class DigitalHeart:
         wall_radius = shape.lumen_radius(azimuth, height)
         analytic = wall_radius - radius
         top = root.stj_height_mm * scale
-        weight = (
-            _smooth((wall_radius + 10 - radius) / 6) * _smooth((height + 13) / 7) * _smooth((top + 18 - height) / 14)
-        )
+        weight = smooth((wall_radius + 10 - radius) / 6) * smooth((height + 13) / 7) * smooth((top + 18 - height) / 14)
         template = torch.maximum(d[LV], d[AORTA])
         lumen = (1 - weight) * template + weight * analytic
         above = q @ self.plane[0] - self.plane[1]
@@ -154,7 +150,7 @@ class DigitalHeart:
         keep_off = -(lumen + torch.where(height > -1, wall + wedge, torch.full_like(height, 0.8)))
         for k in (LA, RA, RV, PA):
             d[k] = torch.where(weight > 0, torch.minimum(d[k], keep_off), d[k])
-        grown = d[MYO] + (template - lumen).clamp(0, 8) * _smooth((4 - height) / 3) * (weight > 0)
+        grown = d[MYO] + (template - lumen).clamp(0, 8) * smooth((4 - height) / 3) * (weight > 0)
         d[MYO] = torch.where(weight > 0, torch.minimum(grown, -lumen), d[MYO])
         return self._membranous_septum(d, azimuth, radius - wall_radius, wall_radius, height), lumen
 
@@ -201,7 +197,7 @@ def build_heart(patient: Patient, device: torch.device | str = "cpu") -> Digital
 
     def place(control: Tensor) -> Tensor:
         """Far from the heart vessels follow the body, not the heart's pose."""
-        away = _smooth(((control - warp.centre).norm(dim=-1, keepdim=True) - 60) / 60)
+        away = smooth(((control - warp.centre).norm(dim=-1, keepdim=True) - 60) / 60)
         upright = warp.to_template((control - warp.centre) * size)
         return (1 - away) * control + away * upright
 
@@ -212,16 +208,19 @@ def build_heart(patient: Patient, device: torch.device | str = "cpu") -> Digital
         dict(zip(LANDMARKS, body, strict=True)), (normal, float(hinge.mean(0) @ normal)), _grain(patient.seed),
         apex,
     )  # fmt: skip
-    coronaries = _coronaries(heart, in_template)
-    return _moved(heart, coronaries, device)
+    coronaries = tuple(_coronaries(heart, in_template))
+    implants = draw_implants(patient.seed, patient.template, coronaries, heart.tubes, scale)
+    return _moved(heart, coronaries, implants, device)
 
 
-def _moved(heart: DigitalHeart, coronaries: list[Tube], device: torch.device | str) -> DigitalHeart:
+def _moved(
+    heart: DigitalHeart, coronaries: tuple[Tube, ...], implants: Implants, device: torch.device | str
+) -> DigitalHeart:
     return DigitalHeart(
         heart.patient, heart.template.to(device), heart.warp.to(device), heart.shape.to(device),
         heart.offsets.to(device), heart.epicardium, tuple(t.to(device) for t in heart.tubes),
         tuple(t.to(device) for t in coronaries), heart.landmarks, (heart.plane[0].to(device), heart.plane[1]),
-        heart.grain.to(device), heart.arch_apex.to(device),
+        heart.grain.to(device), heart.arch_apex.to(device), implants.to(device),
     )  # fmt: skip
 
 

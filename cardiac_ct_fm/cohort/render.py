@@ -1,7 +1,8 @@
 """From a digital heart to one look: HU image, label maps and landmarks on any grid.
 
 Structures are painted with partial volume (a voxel's share follows from its signed distance), in the order
-surroundings, walls, blood and muscle, valves, coronary arteries, calcium; then the scanner adds blur and noise.
+surroundings, walls, blood and muscle, valves, coronary arteries, implants, calcium; then the scanner adds blur and
+noise.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ def render(
     free = torch.minimum(tree, -blood[[LA, LV, RA, RV, AORTA, PA]].max(0).values)
     hu = _over(hu, share(free + 0.7 * heart.shape.scale, step), heart.patient.tissue["wall"])
     hu = _over(hu, share(free, step), heart.patient.blood["coronary"])
+    hu = heart.implants.paint(hu, q, step)
     hard = torch.full_like(hu, -25.0)
     if len(valve):
         inside = fields.root[valve]

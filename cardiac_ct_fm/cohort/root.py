@@ -105,7 +105,7 @@ def _ellipse(azimuth: Tensor, area_radius: Tensor | float, ratio: Tensor | float
     return long * short / torch.sqrt((short * angle.cos()) ** 2 + (long * angle.sin()) ** 2)
 
 
-def _smooth(x: Tensor) -> Tensor:
+def smooth(x: Tensor) -> Tensor:
     """Smooth step from 0 at 0 to 1 at 1."""
     t = x.clamp(0, 1)
     return t * t * (3 - 2 * t)
@@ -123,10 +123,10 @@ def build_root(root: Root, centreline: Tensor, scale: float) -> RootShape:
     height = torch.linspace(LOW_MM, HIGH_MM, HEIGHTS) / scale
     attachment, rim, size = _crown(root, azimuth)
     radius = root.annulus_mm / 2 / 1.008
-    up = _smooth(height / root.stj_height_mm)
-    down = _smooth(-height / LVOT_DEPTH_MM)
+    up = smooth(height / root.stj_height_mm)
+    down = smooth(-height / LVOT_DEPTH_MM)
     mean = radius + (root.stj_mm / 2 - radius) * up
-    beyond = _smooth((height - root.stj_height_mm) / 14)
+    beyond = smooth((height - root.stj_height_mm) / 14)
     mean = mean + (root.ascending_mm / 2 - root.stj_mm / 2) * beyond
     lvot = math.sqrt(root.lvot_area_mm2 / math.pi)
     mean = mean + (lvot - radius) * down
