@@ -21,10 +21,13 @@ LANDMARK_RADIUS_MM = 4.0
 
 @dataclass(frozen=True)
 class Case:
-    """One digital patient on the scanner's table; body mm, RAS, origin at the heart's centre."""
+    """One digital patient on the scanner's table; body mm, RAS, origin at the heart's centre.
+
+    Without ``surroundings`` the heart lies in nothing but fat.
+    """
 
     heart: DigitalHeart
-    surroundings: SurroundingsParameters
+    surroundings: SurroundingsParameters | None
     scanner: ScannerParameters
 
     def grid(self, centre: Tensor, spacing_mm: float, shape: tuple[int, int, int]) -> Tensor:
@@ -46,7 +49,9 @@ class Case:
     ) -> tuple[Tensor, Look]:
         """Image in HU (X, Y, Z) as the scanner gives it, and the labels, on a grid around ``centre``."""
         points = self.grid(centre, spacing_mm, shape)
-        look = render(self.heart, points, spacing_mm, lambda away: background(points, away, self.surroundings)[0])
+        body = self.surroundings
+        around = None if body is None else lambda away: background(points, away, body)[0]
+        look = render(self.heart, points, spacing_mm, around)
         generator = torch.Generator().manual_seed(noise_seed)
         place = (float(centre[0]), float(centre[1]), float(centre[2]))
         image = acquire(look.hu, spacing_mm, self.scanner, generator, place)

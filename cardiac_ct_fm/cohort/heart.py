@@ -171,9 +171,9 @@ class DigitalHeart:
         return d
 
 
-def build_heart(patient: Patient, device: torch.device | str = "cpu") -> DigitalHeart:
-    """Everything that has to be worked out once per patient (about 0.1 CPU-s)."""
-    template = load_template(patient.template)
+def build_heart(patient: Patient, device: torch.device | str = "cpu", template: Template | None = None) -> DigitalHeart:
+    """Everything that has to be worked out once per patient (about 0.1 CPU-s); ``template`` replaces the patient's."""
+    template = template or load_template(patient.template)
     displacement = sum(
         (bspline_upsample(torch.from_numpy(c).float()) for c in patient.controls), torch.zeros(3, 41, 41, 41)
     )

@@ -8,8 +8,9 @@ No full volume is ever built.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -92,6 +93,7 @@ class CohortLooks(IterableDataset[Example]):
         seed: first patient; patients of training runs start at multiples of 10 million, so none meets another.
         strength: dial of the domain randomisation.
         start: number of patients to skip, to go on after a stop.
+        draw: makes the patient of a seed; ``draw_case`` at the strength above when None.
     """
 
     def __init__(
@@ -102,10 +104,12 @@ class CohortLooks(IterableDataset[Example]):
         seed: int = 0,
         strength: float = 1.0,
         start: int = 0,
+        draw: Callable[[int], Case] | None = None,
     ) -> None:
         super().__init__()
+        self.draw = draw or partial(draw_case, strength=strength)
         self.looks: dict[str, LookConfig] = {look.name: look for look in looks}
-        self.intensity, self.plan, self.seed, self.strength, self.start = intensity, plan, seed, strength, start
+        self.intensity, self.plan, self.seed, self.start = intensity, plan, seed, start
 
     def __iter__(self) -> Iterator[Example]:
         worker = get_worker_info()
@@ -116,7 +120,7 @@ class CohortLooks(IterableDataset[Example]):
         while True:
             seed = 10_000_000 * (self.seed + 1) + patient
             rng = np.random.default_rng(seed)
-            case = draw_case(seed, strength=self.strength)
+            case = self.draw(seed)
             for name in rng.choice(names, self.plan.per_case, p=odds / odds.sum()):
                 look = self.looks[str(name)]
                 window = int(rng.choice(self.plan.window[look.name]))
