@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cardiac_ct_fm.config import BackboneConfig
+from cardiac_ct_fm.cpu_layers import in_place_of_slow_ones
 from cardiac_ct_fm.errors import UsageError
+from cardiac_ct_fm.swin_layers import share_masks
 from cardiac_ct_fm.trunk import Backbone, by_size, levels
 
 DYNUNET_MAX_CHANNELS = 320
@@ -36,7 +38,7 @@ class SwinBackbone(Backbone):
     """SwinUNETR (Hatamizadeh et al. 2022) with three or four stages, without its output convolution.
 
     Four stages are MONAI's SwinUNETR; with three, the bottleneck ``encoder10`` sits at stride 16 with 8 times the
-    feature size and there is no ``decoder5``. Attention is torch's fused one where autograd is off.
+    feature size and there is no ``decoder5``.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -50,8 +52,8 @@ class SwinBackbone(Backbone):
             depths=config.depths,
             num_heads=config.num_heads,
             downsample=PatchMerging if config.merging == "monai" else _MergingBefore15,
-            use_flash_attention=True,
         )
+        share_masks(self.swinViT, depth)
         self.encoder1 = _unetr_block(config.in_channels, fs)
         self.encoder2 = _unetr_block(fs, fs)
         self.encoder3 = _unetr_block(2 * fs, 2 * fs)
@@ -71,7 +73,7 @@ class SwinBackbone(Backbone):
         hidden: Tensor = vit.pos_drop(vit.patch_embed(x))
         maps: list[Tensor] = [vit.proj_out(hidden, True)]
         for stage in (vit.layers1, vit.layers2, vit.layers3, vit.layers4)[: len(self.config.depths)]:
-            hidden = stage[0](hidden.contiguous())
+            hidden = stage[0](hidden)
             maps.append(vit.proj_out(hidden, True))
         return maps
 
@@ -207,7 +209,9 @@ def build_backbone(config: BackboneConfig) -> Backbone:
         "unetr": UnetrBackbone,
         "dynunet": DynUnetBackbone,
     }
-    return kinds[config.architecture](config)
+    trunk = kinds[config.architecture](config)
+    in_place_of_slow_ones(trunk)
+    return trunk
 
 
 def _unetr_block(in_channels: int, out_channels: int) -> nn.Module:

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor, nn
 
 from cardiac_ct_fm.config import HeadConfig
+from cardiac_ct_fm.cpu_layers import Convolution
 from cardiac_ct_fm.errors import UsageError
 from cardiac_ct_fm.trunk import Backbone, Feature
 
 
 def build_head(in_channels: int, config: HeadConfig) -> nn.Conv3d:
     """A 1×1×1 convolution from the trunk's last map to one logit per class, background first."""
-    return nn.Conv3d(in_channels, config.channels, kernel_size=1)
+    return Convolution(nn.Conv3d(in_channels, config.channels, kernel_size=1))
 
 
 def copy_decoder(backbone: Backbone) -> nn.ModuleList:

@@ -72,7 +72,7 @@ class CardiacCTModel(
             else:
                 shared = self.backbone.decode_maps(skips)[0] if shared is None else shared
                 features = shared
-            logits[name] = self.heads[name](features)
+            logits[name] = self.heads[name](features).contiguous()
         return logits
 
     def forward_features(self, x: Tensor, segmentation: Tensor | None = None) -> Tensor:

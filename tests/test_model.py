@@ -118,7 +118,8 @@ def test_unetr_and_dynunet_give_the_logits_of_monais() -> None:
     ours = build_backbone(BACKBONES["residual u-net"]).eval()
     named = ("input_block.", "downsamples.", "bottleneck.", "upsamples.")
     ours.load_state_dict({k: v for k, v in dynunet.state_dict().items() if k.startswith(named)}, strict=True)
-    torch.testing.assert_close(dynunet.output_block(ours(x)), dynunet(x), rtol=0, atol=1e-5)
+    # Logits reach 8; MONAI itself is up to 1.2e-5 away from double precision there.
+    torch.testing.assert_close(dynunet.output_block(ours(x)), dynunet(x), rtol=5e-6, atol=1e-5)
 
 
 @torch.no_grad()

@@ -1,0 +1,131 @@
+"""Every shortcut of the networks gives what the plain path gives: oneDNN's layout, norms, shared attention masks."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from monai.networks.nets.swin_unetr import BasicLayer
+from torch import nn
+
+import cardiac_ct_fm as ccf
+from cardiac_ct_fm.config import HeadConfig
+from cardiac_ct_fm.cpu_layers import LAYOUT, Convolution, InstanceNorm, has_fast_layout, in_place_of_slow_ones
+from cardiac_ct_fm.swin_layers import SwinStage, window_kinds
+from tests.small_models import BACKBONES, small_model
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("inputs", [1, 5])
+@pytest.mark.parametrize("settings", [(3, 1, 1), (1, 1, 0), (2, 2, 0)])
+def test_a_convolution_gives_what_torchs_does(inputs: int, settings: tuple[int, int, int]) -> None:
+    plain = nn.Conv3d(inputs, 6, settings[0], settings[1], settings[2])
+    fast, x = Convolution(plain), random(2, inputs, 12, 10, 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(x), plain(x), rtol=0, atol=1e-5)
+        torch.testing.assert_close(fast(x.contiguous(memory_format=LAYOUT)), plain(x), rtol=0, atol=1e-5)
+    assert dict(fast.named_parameters()).keys() == dict(plain.named_parameters()).keys()
+    assert fast.weight is plain.weight
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize(("offset", "tolerance"), [(0.0, 1e-5), (30.0, 1e-4)])
+def test_an_instance_norm_gives_what_torchs_does_in_every_layout(affine: bool, offset: float, tolerance: float) -> None:
+    plain = nn.InstanceNorm3d(24, affine=affine)
+    if affine:
+        nn.init.normal_(plain.weight), nn.init.normal_(plain.bias)
+    fast = InstanceNorm(plain)
+    x = 3 * random(2, 24, 40, 36, 32) + offset
+    exact = plain.double()(x.double()).detach()
+    plain.float()
+    with torch.inference_mode():
+        for layout in (torch.contiguous_format, LAYOUT):
+            given = x.clone().contiguous(memory_format=layout)
+            assert float((fast(given) - exact).abs().max()) < tolerance
+    x.requires_grad_(True)
+    assert float((fast(x).detach() - exact).abs().max()) < tolerance
+
+
+@pytest.mark.parametrize("size", [(14, 14, 14), (13, 9, 7), (6, 6, 6), (5, 14, 7)])
+@pytest.mark.parametrize("learning", [False, True])
+def test_a_swin_stage_gives_what_monais_does(size: tuple[int, int, int], learning: bool) -> None:
+    torch.manual_seed(0)
+    plain = BasicLayer(12, 2, 3, (7, 7, 7), [0.0, 0.0], qkv_bias=True, downsample=None)
+    plain.downsample = nn.Identity()
+    for block in plain.blocks:
+        nn.init.normal_(block.attn.relative_position_bias_table)
+    fast, x = SwinStage(copy.deepcopy(plain)), random(2, 12, *size)
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    with torch.set_grad_enabled(learning):
+        expected, found = plain(x), fast(x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    if learning:
+        expected.square().sum().backward(), found.square().sum().backward()
+        for (name, one), other in zip(plain.named_parameters(), fast.parameters(), strict=True):
+            torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_shifted_windows_fall_into_eight_kinds_that_are_made_once() -> None:
+    cpu = torch.device("cpu")
+    kinds = window_kinds((7, 7, 7), (7, 7, 7), (3, 3, 3), cpu)
+    assert sorted(kinds.counts) == [1, 6, 6, 6, 36, 36, 36, 216]
+    assert window_kinds((7, 7, 7), (7, 7, 7), (3, 3, 3), cpu) is kinds
+    assert [tuple(m.shape) for m in window_kinds((2, 1, 1), (2, 2, 2), (1, 0, 0), cpu).masks] == [(8, 8)] * 2
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_a_model_answers_the_same_with_and_without_shortcuts(kind: str) -> None:
+    model = small_model(kind)
+    x = random(1, 1, *(64, 32, 32) if kind == "swin of four stages" else (32, 32, 32))
+    plain = {name: logits.detach() for name, logits in model(x).items()}  # autograd is on: torch's own paths
+    with torch.inference_mode():
+        assert has_fast_layout(x)
+        fast = model(x)
+        again = model(x)
+    for name in plain:
+        torch.testing.assert_close(fast[name], plain[name], rtol=0, atol=2e-5)
+        assert float((fast[name].argmax(1) != plain[name].argmax(1)).float().mean()) < 0.001
+        assert torch.equal(again[name], fast[name])
+        assert fast[name].is_contiguous()
+
+
+def test_masks_that_prediction_made_serve_training_too() -> None:
+    window_kinds.cache_clear()
+    model, x = small_model("swin of three stages"), random(1, 1, 32, 32, 32)
+    with torch.inference_mode():
+        model(x)
+    model.train()(x)["heart"].square().mean().backward()
+    assert all(p.grad is not None for p in model.backbone.swinViT.parameters())
+
+
+def test_shortcuts_draw_no_random_numbers_and_keep_names() -> None:
+    plain = nn.Sequential(nn.Conv3d(1, 2, 3), nn.InstanceNorm3d(2), nn.BatchNorm3d(2))
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    names = list(plain.state_dict())
+    in_place_of_slow_ones(plain)
+    assert torch.equal(torch.rand(1), expected)
+    assert list(plain.state_dict()) == names
+    assert [type(m) for m in plain] == [Convolution, InstanceNorm, nn.BatchNorm3d]
+
+
+def test_learning_and_half_precision_keep_torchs_own_paths() -> None:
+    x = random(1, 1, 4, 4, 4)
+    assert not has_fast_layout(x)
+    with torch.no_grad():
+        assert has_fast_layout(x)
+        assert not has_fast_layout(x.half())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not has_fast_layout(x)
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert not has_fast_layout(x)
+
+
+def test_a_new_head_on_a_model_takes_the_shortcut_too() -> None:
+    model = ccf.create_model("cardiac_swin_tiny", heads=["hps", HeadConfig("apex", "landmarks", ("Apex",))])
+    assert all(isinstance(head, Convolution) for head in model.heads.values())
