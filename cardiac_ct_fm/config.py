@@ -79,7 +79,7 @@ class IntensityConfig:
             raise ConfigError(f"intensity {self} needs low_hu < high_hu and std_hu > 0.")
 
 
-LookName = Literal["locate", "heart", "root"]
+LookName = Literal["locate", "heart", "root", "detail"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ class LookConfig:
     """One look at the scan: a cubic window at one spacing.
 
     Attributes:
-        name: ``locate`` (where is the heart), ``heart`` (chambers, where is the root) or ``root``.
+        name: ``locate`` (where is the heart), ``heart`` (chambers, where is the root), ``root``, or ``detail``: as fine
+            as ``root`` over all chambers, for a head that needs it there; models have it only with such a head.
         spacing_mm: isotropic voxel size.
         window: edge length in voxels.
         heads: heads that are read from this look.
@@ -187,15 +188,18 @@ class ModelConfig:
 
         Args:
             head: the new head.
-            looks: names of the looks that it is read from.
+            looks: names of the looks that it is read from; ``detail`` is made from ``root`` where the model has none.
 
         Raises:
             ConfigError: no such look, or a head of this name.
         """
-        chosen = {self.look(name).name for name in looks}
+        wanted, own = set(looks), self.looks
+        if "detail" in wanted and not any(k.name == "detail" for k in own):
+            own = (*own, dataclasses.replace(self.look("root"), name="detail", heads=()))
+        chosen = {self.replace(looks=own).look(name).name for name in wanted}
         extended = tuple(
             dataclasses.replace(k, heads=(*k.heads, head.name)) if k.name in chosen and head.name not in k.heads else k
-            for k in self.looks
+            for k in own
         )
         return self.replace(heads=(*self.heads, head), looks=extended)
 

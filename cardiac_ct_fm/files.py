@@ -17,6 +17,9 @@ import numpy as np
 
 from cardiac_ct_fm.errors import OutputError
 
+UNFINISHED = ".part-"
+"""How the names of files that are being written begin; a killed process can leave them behind."""
+
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
@@ -138,7 +141,7 @@ def _plain(value: Any) -> Any:
 
 def _neighbour(target: Path) -> Path:
     """A hidden name beside ``target`` that nobody else uses, with the same ending."""
-    return target.with_name(f".part-{secrets.token_hex(6)}-{target.name}")
+    return target.with_name(f"{UNFINISHED}{secrets.token_hex(6)}-{target.name}")
 
 
 def _refused(target: Path, error: OSError) -> str:

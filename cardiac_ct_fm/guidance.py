@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 
 from cardiac_ct_fm.anatomy import HEADS, HEART_LABELS, HINGE_POINTS
@@ -10,6 +11,8 @@ from cardiac_ct_fm.decode import decode_landmarks
 from cardiac_ct_fm.geometry import FloatArray
 from cardiac_ct_fm.looks import Answer
 from cardiac_ct_fm.result import Prediction
+
+CHAMBERS: tuple[str, ...] = ("Myo", "LA", "LV", "RA", "RV")
 
 ROOT_ABOVE_MM = 4.0
 """The root look is centred this far above the middle of the hinge points, as in training: ostia lie above them."""
@@ -20,6 +23,12 @@ SURE = 0.25
 NEAR_BOUNDARY_MM = 25.0
 """Hinge points whose middle lies further than this from the boundary of LV and aorta are not believed: the annulus
 *is* that boundary, and no annulus is wider than 40 mm."""
+
+STRAY_PERCENT = 0.2
+"""Share of the chambers' voxels, on each side of each axis, that may lie beyond the box around them: stray ones."""
+
+AROUND_MM = 12.0
+"""Room around that box: coronary arteries run on the chambers, at most a fat layer and a lumen away from them."""
 
 EDGE_MM = 2.0
 """A structure that comes closer than this to the edge of the scan is said to be cut off."""
@@ -58,6 +67,24 @@ def _boundary(seen: Answer) -> FloatArray | None:
         return None
     middle: FloatArray = seen.grid.world(touching.nonzero().double().median(0).values.numpy())
     return middle
+
+
+def chambers_box(seen: Answer) -> tuple[FloatArray, FloatArray] | None:
+    """Middle (RAS mm) and size (mm) of the box around chambers and muscle with room for what runs on them.
+
+    Args:
+        seen: an answer with logits of ``heart``.
+
+    Returns:
+        None where there are none.
+    """
+    chambers = torch.tensor([HEART_LABELS[c] for c in CHAMBERS])
+    voxels = torch.isin(seen.logits["heart"].argmax(0), chambers).nonzero().double().numpy()
+    if not len(voxels):
+        return None
+    where = seen.grid.world(voxels)
+    low, high = np.percentile(where, STRAY_PERCENT, axis=0), np.percentile(where, 100 - STRAY_PERCENT, axis=0)
+    return (low + high) / 2, high - low + 2 * AROUND_MM
 
 
 def cut_off(pred: Prediction) -> list[str]:

@@ -1,7 +1,8 @@
 """From a scan to a :class:`~cardiac_ct_fm.result.Prediction`: three looks, each where the one before points.
 
 ``locate`` (4 mm) finds the heart, ``heart`` (2 mm) its chambers and the root, ``root`` (1 mm) the points, the
-septum and the calcium. The cost hardly depends on the scan's resolution.
+septum and the calcium. The cost hardly depends on the scan's resolution. A head for thin trees brings a fourth,
+``detail``: 1 mm over all chambers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from cardiac_ct_fm.config import LookConfig, LookName
 from cardiac_ct_fm.decode import decode_landmarks, largest_components
 from cardiac_ct_fm.errors import ImageError, UnknownNameError, UsageError
 from cardiac_ct_fm.geometry import FloatArray, Grid
-from cardiac_ct_fm.guidance import cut_off, root_centre
+from cardiac_ct_fm.guidance import CHAMBERS, chambers_box, cut_off, root_centre
 from cardiac_ct_fm.image_checks import image_warnings
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.looks import Answer, answer, window_grid, windows
@@ -34,8 +35,6 @@ from cardiac_ct_fm.volume_io import Volume, load_volume
 
 Quality = Literal["fast", "standard", "full"]
 """``fast``: looks at 4 and 2 mm. ``standard``: and one at 1 mm around the root. ``full``: 1 mm over the whole heart."""
-
-CHAMBERS: tuple[str, ...] = ("Myo", "LA", "LV", "RA", "RV")
 
 MIN_HEART_ML = 40.0
 """Volume of chambers and muscle at 4 mm below which the scan is said to show no heart.
@@ -185,27 +184,39 @@ class Predictor:
         clock: Clock,
     ) -> list[Answer]:
         """The answers of the heart look and, but for ``fast``, of the finer ones; coarse to fine."""
-        points = [h.name for h in self.model.config.heads if h.name == "hps"]
+        guides = ["heart", *(h.name for h in self.model.config.heads if h.name == "hps")]
         look = looks["heart"]
-        wanted = heads_in_order([*[h for h in heads if h in look.heads or quality == "fast"], "heart", *points])
-        first = self._answer(volume, look, window_grid(look, found.centre, found.extent), wanted, progress)
+        wanted = [h for h in heads if h in look.heads or quality == "fast"]
+        grid = window_grid(look, found.centre, found.extent)
+        answers = [self._answer(volume, look, grid, heads_in_order([*wanted, *guides]), progress)]
         clock.lap("heart")
         if quality == "fast":
-            return [first]
+            return answers
         look = looks["root"]
-        wanted = heads_in_order([*[h for h in heads if h in look.heads], "heart", *points])
-        if quality == "full":
-            grid = window_grid(look, found.centre, found.extent)
-            result = [first, self._answer(volume, look, grid, wanted, progress)]
-            clock.lap("full")
-            return result
-        aim = root_centre(first)
-        second = self._answer(volume, look, _root_grid(look, aim), wanted, progress)
-        better = root_centre(second)
+        if wanted := [h for h in heads if h in look.heads]:
+            seen = heads_in_order([*wanted, *guides])
+            if quality == "full":
+                grid = window_grid(look, found.centre, found.extent)
+                answers.append(self._answer(volume, look, grid, seen, progress))
+            else:
+                answers.append(self._at_root(volume, look, root_centre(answers[0]), seen, progress))
+            clock.lap("full" if quality == "full" else "root")
+        if wanted := [h for h in heads if "detail" in looks and h in looks["detail"].heads]:
+            look = looks["detail"]
+            grid = window_grid(look, *(chambers_box(answers[0]) or (found.centre, found.extent)))
+            answers.append(self._answer(volume, look, grid, wanted, progress))
+            clock.lap("detail")
+        return answers
+
+    def _at_root(
+        self, volume: Volume, look: LookConfig, aim: FloatArray, heads: Sequence[str], progress: Progress | None
+    ) -> Answer:
+        """The answer of the root look, taken again where it shows that it was aimed badly."""
+        seen = self._answer(volume, look, _root_grid(look, aim), heads, progress)
+        better = root_centre(seen)
         if np.linalg.norm(better - aim) > RECENTRE_MM:
-            second = self._answer(volume, look, _root_grid(look, better), wanted, progress)
-        clock.lap("root")
-        return [first, second]
+            seen = self._answer(volume, look, _root_grid(look, better), heads, progress)
+        return seen
 
     def _answer(
         self, volume: Volume, look: LookConfig, grid: Grid, heads: Sequence[str], progress: Progress | None

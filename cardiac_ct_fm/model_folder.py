@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cardiac_ct_fm.config import ModelConfig
 from cardiac_ct_fm.errors import OutputError
+from cardiac_ct_fm.files import UNFINISHED
 from cardiac_ct_fm.model_card import model_card
 from cardiac_ct_fm.registry import MANIFEST, ModelInfo
 from cardiac_ct_fm.tensor_files import write_model
@@ -45,7 +46,7 @@ def write_folder(
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".saving-", dir=target) as temporary:
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=target) as temporary:
             written = _write(Path(temporary), config, weights, info, dtype, max_shard_bytes)
             (target / CONFIG_FILE).unlink(missing_ok=True)
             for stale in [path for path in target.iterdir() if _TENSORS.fullmatch(path.name)]:

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 _STAGES = {"fast": ("locate", "heart"), "standard": ("locate", "heart", "root"), "full": ("locate", "heart", "root")}
 """Looks by quality, in their order."""
 
-_WORDS = {"locate": "finding the heart", "heart": "chambers and vessels", "root": "aortic root", "": "reading"}
+_WORDS = {
+    "locate": "finding the heart",
+    "heart": "chambers and vessels",
+    "root": "aortic root",
+    "detail": "fine structures",
+    "": "reading",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -69,8 +75,8 @@ class ScanProgress:
 
         def step(look: str, done: int, windows: int) -> None:
             stage = self._stages.index(look) if look in self._stages else len(self._stages) - 1
-            share = (stage + done / windows) / len(self._stages)
-            text = f"{number}{case.name}: {_WORDS.get(look, look)}"
+            share = (stage + done / windows) / len(self._stages) if look in self._stages else 1.0
+            text = f"{number}{case.name}: {_WORDS.get(look, look)}{f', {done} of {windows}' if share == 1.0 else ''}"
             self._bar.update(self._task, description=text, completed=base + min(share, 0.99))
 
         self._bar.update(self._task, description=f"{number}{case.name}: reading", completed=float(base))

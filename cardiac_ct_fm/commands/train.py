@@ -44,7 +44,24 @@ def finetune(
         float | None,
         typer.Option(metavar="RATE", help="Learning rate; by default one for --train.", rich_help_panel=TRAIN_PANEL),
     ] = None,
+    layer_decay: Annotated[
+        float,
+        typer.Option(
+            metavar="FACTOR",
+            help="Learning rate per stage towards the input, with --train all.",
+            rich_help_panel=TRAIN_PANEL,
+        ),
+    ] = 0.75,
     patch: Annotated[int, typer.Option(metavar="N", help="Voxels per side.", rich_help_panel=TRAIN_PANEL)] = 64,
+    looks: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Where prediction reads the head: heart (2 mm), root (1 mm there), detail (1 mm over all chambers). "
+            "By default heart,root; for coronaries detail.",
+            rich_help_panel=TRAIN_PANEL,
+        ),
+    ] = None,
     windows: Annotated[int, typer.Option(metavar="N", help="Per scan and epoch.", rich_help_panel=TRAIN_PANEL)] = 4,
     batch_size: Annotated[int, typer.Option(metavar="N", help="Windows per step.", rich_help_panel=TRAIN_PANEL)] = 2,
     validation: Annotated[
@@ -76,11 +93,14 @@ def finetune(
     from cardiac_ct_fm.training.settings import FinetuneSettings
 
     set_threads(threads)
+    named = options.split_names(looks)
     settings = FinetuneSettings(
         train=train,
         epochs=epochs,
         lr=lr,
+        layer_decay=layer_decay,
         patch=patch,
+        looks=None if named is None else tuple(named),  # type: ignore[arg-type]  # the settings check the names
         windows=windows,
         batch_size=batch_size,
         validation=validation,
@@ -125,6 +145,13 @@ def evaluate(
         Literal["test", "validation", "training"], typer.Option(help="Which scans of the list.")
     ] = "test",
     model: options.Model = options.DEFAULT_MODEL,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A second model on the same scans, compared by paired tests."),
+    ] = None,
+    head_file: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A head of your own to put on the model; may be repeated.")
+    ] = None,
     heads: Annotated[
         list[str] | None, typer.Option(metavar="NAMES", help="Only these heads, separated by commas.")
     ] = None,
@@ -142,6 +169,8 @@ def evaluate(
       cardiac-ct-fm evaluate datalist.json -o figures
 
       cardiac-ct-fm evaluate --digital 1-8/0-4 -o figures
+
+      cardiac-ct-fm evaluate datalist.json --model mine --against cardiac_swin_tiny -o figures
     """
     from cardiac_ct_fm.commands.results import console, print_json
     from cardiac_ct_fm.errors import UsageError
@@ -152,22 +181,50 @@ def evaluate(
     from cardiac_ct_fm.process import set_threads
     from cardiac_ct_fm.progress import step_bar
     from cardiac_ct_fm.training.evaluate import evaluate as measure
+    from cardiac_ct_fm.training.evaluate import write_comparison
 
     set_threads(threads)
     network = from_pretrained(model)
+    for file in head_file or ():
+        network.load_head(file)
+    rival = None if against is None else from_pretrained(against)
+    names = options.split_names(heads)
+    if rival is not None and names is None:
+        names = [name for name in network.heads if name in rival.heads]
     source = _scans(network.config.heads, data, section, digital)
+    chosen: dict[str, Any] = {"heads": names, "quality": quality, "device": device}
     with step_bar() as show:
-        found = measure(
-            network, source, out, heads=options.split_names(heads), quality=quality, device=device, progress=show
-        )
+        found = measure(network, source, out, **chosen, progress=show)
+        comparison = None
+        if rival is not None and against is not None:
+            second = measure(rival, source, out / "against", **chosen, progress=show)
+            comparison = write_comparison(out, (found, second), (model, against))
     if json_output:
-        print_json(found.summary)
+        print_json(found.summary if comparison is None else {**found.summary, "comparison": comparison})
         return 0
-    for listing in _tables(found.summary):
+    for listing in [*_tables(found.summary), *([] if comparison is None else [_tests(comparison)])]:
         console().print(listing)
         console().print()
     console().print(f"  All figures: {out / 'summary.json'}, {out / 'scores.csv'}", markup=False, soft_wrap=True)
     return 0
+
+
+def _tests(comparison: dict[str, Any]) -> Any:
+    """The comparison of two models, one line per test."""
+    from cardiac_ct_fm.commands.results import airy_table
+
+    first, second = comparison["models"]
+    tests = airy_table("Measure", f">{first}", f">{second}", ">Difference", ">95 %", ">p (Holm)", "Better")
+    for row in comparison["tests"]:
+        ends = row["interval"] or (None, None)
+        tests.add_row(
+            f"{row['structure']} {row['measure']}",
+            *(_number(row[key], 3) for key in ("first_median", "second_median", "median_difference")),
+            f"{_number(ends[0], 3)}…{_number(ends[1], 3)}",
+            f"{row['p_holm']:.3g}",
+            row["better"] or "no difference shown",
+        )
+    return tests
 
 
 def _scans(heads: Any, data: Path | None, section: str, digital: str | None) -> ScanSource:

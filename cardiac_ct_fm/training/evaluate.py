@@ -19,6 +19,8 @@ from cardiac_ct_fm.files import write_json
 from cardiac_ct_fm.inference import Predictor, Quality
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.training.case_scores import Row, predictable, read_rows, score_case, write_rows
+from cardiac_ct_fm.training.comparison import compare
+from cardiac_ct_fm.training.curves import draw_boxes
 from cardiac_ct_fm.training.scans import ScanSource
 from cardiac_ct_fm.training.summary import summarise
 
@@ -58,7 +60,7 @@ def evaluate(
     Args:
         model: a name, a folder, a Hub repository or a loaded model.
         data: the scans.
-        out: folder for ``scores.csv``, ``summary.json`` and ``cases/``; an interrupted run in it goes on.
+        out: folder for ``scores.csv``, ``summary.json``, ``boxes.png`` and ``cases/``; a stopped run in it goes on.
         heads: heads to measure; all of the model's that have a reference when None.
         quality: as in prediction.
         device: as in prediction.
@@ -89,8 +91,33 @@ def evaluate(
     summary = {**run, **summarise(rows, failed)}
     if folder is not None:
         write_rows(folder / "scores.csv", rows)
+        draw_boxes(folder / "boxes.png", {predictor.model.config.name: rows})
         write_json(folder / "summary.json", summary)
     return Evaluation(rows, summary, folder)
+
+
+def write_comparison(
+    out: str | Path, evaluations: tuple[Evaluation, Evaluation], names: tuple[str, str]
+) -> dict[str, Any]:
+    """Compare two models on the same scans; writes ``comparison.json`` and both models' box plots.
+
+    Args:
+        out: an existing folder.
+        evaluations: of the two models.
+        names: of the models.
+
+    Returns:
+        See :func:`~cardiac_ct_fm.training.comparison.compare`.
+
+    Raises:
+        DataError: they share no scored patient.
+        OutputError: the folder cannot be written.
+    """
+    first, second = evaluations
+    result = compare(first.rows, second.rows, names)
+    draw_boxes(Path(out) / "boxes.png", {names[0]: first.rows, f"{names[1]} (second)": second.rows})
+    write_json(Path(out) / "comparison.json", result)
+    return result
 
 
 def _case(

@@ -52,18 +52,6 @@ class FeatureCache:
             self.used_bytes += size
         return Window(rounded.float(), window.target)
 
-    def holds(self, key: str) -> bool:
-        """Whether a window is kept."""
-        return (self.folder / f"{key}.target.npy").exists()
-
-    def remove(self) -> None:
-        """Delete the cache's files, its folder and the one around it where nothing else is in them."""
-        for file in self.folder.glob("*.npy"):
-            file.unlink()
-        for folder in (self.folder, self.folder.parent):
-            if folder.exists() and not any(folder.iterdir()):
-                folder.rmdir()
-
 
 def _write(path: Path, tensor: Tensor) -> None:
     with atomic_write(path) as temporary, temporary.open("wb") as file:

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ import torch
 from cardiac_ct_fm import __version__
 from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.config import HeadConfig
-from cardiac_ct_fm.errors import DataError, UsageError
-from cardiac_ct_fm.files import atomic_write, write_json
+from cardiac_ct_fm.errors import CardiacCTError, DataError, UsageError
+from cardiac_ct_fm.files import UNFINISHED, atomic_write, write_json
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.runtime import choose_device
 from cardiac_ct_fm.training.curves import draw_history, draw_montage
@@ -37,6 +38,9 @@ from cardiac_ct_fm.training.training_state import STATE_FILE, Standing
 
 REPORT = "finetune.json"
 """Written last: a folder that holds it is complete."""
+
+CACHE_FOLDER = ".features"
+"""Subfolder of the trunk's features while a head is trained."""
 
 MONTAGE_WINDOWS = 6
 
@@ -100,17 +104,23 @@ def finetune(
     sources = _sources(listed, config, settings)
     network = _with_head(base, config, settings)
     about = _about(base, config, sources, settings)
-    fingerprint = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    stamps = [source.stamp for source in sources.values()]
+    fingerprint = hashlib.sha256(json.dumps([about, stamps], sort_keys=True).encode()).hexdigest()
     folder = None if out is None else Path(out)
     if folder is not None and (folder / REPORT).exists():
         return _finished(folder, about, base, head, settings)
     learner = trainee(settings.train, network, head)
     with tempfile.TemporaryDirectory(prefix="cardiac-ct-fm-") as scratch:
         home = Path(scratch) if folder is None else folder
-        looks = tuple(base.config.look(name) for name in settings.looks)
-        windows = Windows(sources, config, looks, learner, settings, home / "features" / fingerprint[:16])
+        looks = tuple(network.config.look(name) for name in settings.looks_for(head))
+        windows = Windows(sources, config, looks, learner, settings, home / CACHE_FOLDER / fingerprint[:16])
         loop = Loop(learner, windows, settings, folder, fingerprint, progress)
-        standing = loop.run()
+        try:
+            standing = loop.run()
+        except CardiacCTError:
+            if folder is not None and loop.standing.epoch == 0:
+                _withdraw(folder)
+            raise
         network.requires_grad_(True)
         path = None
         if folder is not None:
@@ -138,8 +148,8 @@ def head_config(
         raise UsageError(
             f"{model.config.name} is conditioned on a heart segmentation; fine-tune a model that sees the image alone."
         )
-    for name in settings.looks:
-        model.config.look(name)
+    for name in settings.looks_for(head):
+        model.config.look("root" if name == "detail" else name)
     step = model.config.backbone.divisor
     if settings.patch % step:
         nearest = max(1, round(settings.patch / step)) * step
@@ -182,7 +192,9 @@ def _with_head(base: CardiacCTModel, head: HeadConfig, settings: FinetuneSetting
     model = copy.deepcopy(base).to(choose_device(settings.device)).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model.add_head(head.name, head.classes, head.kind, own_decoder=head.own_decoder, looks=settings.looks)
+        model.add_head(
+            head.name, head.classes, head.kind, own_decoder=head.own_decoder, looks=settings.looks_for(head.name)
+        )
     return model
 
 
@@ -219,6 +231,7 @@ def _finished(
             f"{folder} holds the result of another training ({report['head']['name']} on {report['model']}); choose "
             "another folder or remove it."
         )
+    _tidy(folder)
     path = folder / str(report["result"])
     if settings.train == "all":
         model = CardiacCTModel.from_pretrained(path)
@@ -257,10 +270,25 @@ def _write(
     draw_montage(folder / "montage.png", learner, windows, MONTAGE_WINDOWS)
     figures = {"epochs": standing.epoch, "best_epoch": standing.best_epoch, "best_val_dice": standing.best}
     write_json(folder / REPORT, {**about, **figures, "seconds": round(standing.seconds, 1), "result": path.name})
-    if windows.cache is not None:
-        windows.cache.remove()
-    (folder / STATE_FILE).unlink(missing_ok=True)
+    _tidy(folder)
     return path
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what was only needed to go on (state, cache of features) and what a killed run left half written."""
+    shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)
+    for file in [folder / STATE_FILE, *folder.glob(f"{UNFINISHED}*"), *folder.glob(f"*/{UNFINISHED}*")]:
+        if file.is_dir():
+            shutil.rmtree(file, ignore_errors=True)
+        else:
+            file.unlink(missing_ok=True)
+
+
+def _withdraw(folder: Path) -> None:
+    """Leave nothing of a training that did not begin."""
+    _tidy(folder)
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def seconds_left(value: float | None) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cardiac_ct_fm.config import HeadConfig, LookConfig
 from cardiac_ct_fm.training.features import FeatureCache
-from cardiac_ct_fm.training.objectives import Overlap, head_loss
+from cardiac_ct_fm.training.objectives import Overlap, class_weights, head_loss
 from cardiac_ct_fm.training.scans import ScanSource
 from cardiac_ct_fm.training.schedule import Schedule
 from cardiac_ct_fm.training.settings import FinetuneSettings
@@ -159,6 +159,7 @@ class Loop:
         self.schedule = Schedule(learner.network, groups, self.steps * settings.epochs)
         self.standing = Standing()
         self.best: dict[str, Tensor] = {}
+        self.weights: list[float] = []
 
     def run(self) -> Standing:
         """Train to the end, or on from where a killed run stood; the best averaged weights end in the model.
@@ -189,14 +190,18 @@ class Loop:
         return self.standing.best is not None and waited >= self.settings.patience
 
     def _prepare(self) -> None:
-        """Read every scan once: problems show before the first update, and features are computed scan by scan."""
+        """Read every scan once: problems show before the first update, features are computed, voxels counted."""
         keys = [key for part in self.windows.sources for key in self.windows.keys(part, 1)]
         if self.windows.cache is None:
             keys = [key for key in keys if key.number == 0]
         began = time.perf_counter()
+        voxels = np.zeros(self.head.channels, np.int64)
         for done, key in enumerate(keys, start=1):
-            self.windows.get(key)
+            target = self.windows.get(key).target
+            if key.part == "training":
+                voxels += np.bincount(target.numpy().ravel(), minlength=len(voxels))
             self._tell("reading scans", done, len(keys), began)
+        self.weights = class_weights([int(n) for n in voxels])
 
     def _epoch(self) -> None:
         began = time.perf_counter()
@@ -206,7 +211,7 @@ class Loop:
         total, seen = 0.0, 0
         for step, (x, target) in enumerate(self._batches(number), start=1):
             logits, kept = self.learner.learn(x)
-            loss = head_loss(logits, target, self.head.kind, self.settings.thin_head(self.head.name))
+            loss = head_loss(logits, target, self.weights, self.settings.thin_head(self.head.name))
             torch.autograd.backward(loss if kept is None else loss + kept)
             torch.nn.utils.clip_grad_norm_(self.learner.network.parameters(), MAX_GRADIENT)
             self.schedule.step()
@@ -236,7 +241,7 @@ class Loop:
             window = self.windows.get(key)
             x, target = window.image[None].to(self.device), window.target[None].to(self.device)
             logits = self.learner.logits(self.schedule.average, x)
-            total += float(head_loss(logits, target, self.head.kind))
+            total += float(head_loss(logits, target, self.weights))
             overlap.add(logits, target)
         return {"val_loss": total / len(keys), "val_dice": overlap.mean()}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,14 @@ class ScanSource:
         keys: one per scan, unique; also its file name.
         load: key → scan with references.
         facts: whatever has to be the same for two evaluations to be comparable, plain JSON types.
+        stamp: changes when a file behind the scans does; a stopped training does not go on then.
     """
 
     name: str
     keys: tuple[str, ...]
     load: Callable[[str], LabelledScan]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    stamp: str = ""
 
 
 def list_source(entries: Sequence[Entry], heads: Sequence[HeadConfig], name: str = "data list") -> ScanSource:
@@ -92,7 +95,16 @@ def list_source(entries: Sequence[Entry], heads: Sequence[HeadConfig], name: str
             number += 1
             key = f"{stem}-{number}"
         by_key[key] = entry
-    return ScanSource(name, tuple(by_key), lambda key: load_scan(by_key[key], heads, key), {"images": _images(by_key)})
+    files = [f for e in by_key.values() for f in (e.image, *(_file(e, head, alone) for head in heads)) if f is not None]
+    return ScanSource(
+        name, tuple(by_key), lambda key: load_scan(by_key[key], heads, key), {"images": _images(by_key)}, _stamp(files)
+    )
+
+
+def _stamp(files: Iterable[Path]) -> str:
+    """Names, sizes and times of change."""
+    seen = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(seen).encode()).hexdigest()
 
 
 def _images(by_key: Mapping[str, Entry]) -> dict[str, str]:

@@ -28,7 +28,8 @@ class FinetuneSettings:
         layer_decay: factor per stage towards the input.
         weight_decay: of AdamW.
         patch: edge of a window in voxels.
-        looks: looks whose spacing windows have, and from which prediction reads the head.
+        looks: looks whose spacing windows have, and from which prediction reads the head. None: ``detail`` (1 mm over
+            all chambers) for thin trees, which 2 mm cannot show; else ``heart`` and ``root``.
         windows: windows per scan and epoch.
         batch_size: windows per update.
         validation: share of patients set aside where the data list has no validation scans; 0 for none.
@@ -45,7 +46,7 @@ class FinetuneSettings:
     layer_decay: float = 0.75
     weight_decay: float = 0.01
     patch: int = 64
-    looks: tuple[LookName, ...] = ("heart", "root")
+    looks: tuple[LookName, ...] | None = None
     windows: int = 4
     batch_size: int = 2
     validation: float = 0.2
@@ -73,14 +74,20 @@ class FinetuneSettings:
                 f"validation is {self.validation}, cache_gb {self.cache_gb}, seed {self.seed}; validation must be a "
                 "share below 1, and none of them negative."
             )
-        unknown = [look for look in self.looks if look not in get_args(LookName)]
-        if unknown or not self.looks or len(set(self.looks)) != len(self.looks):
-            raise ConfigError(f"looks are {list(self.looks)}; choose among {', '.join(get_args(LookName))}, each once.")
+        looks = get_args(LookName) if self.looks is None else self.looks
+        if not looks or not set(looks) <= set(get_args(LookName)) or len(set(looks)) != len(looks):
+            raise ConfigError(f"looks are {list(looks)}; choose among {', '.join(get_args(LookName))}, each once.")
 
     @property
     def learning_rate(self) -> float:
         """Learning rate of the head."""
         return LEARNING_RATES[self.train] if self.lr is None else self.lr
+
+    def looks_for(self, head: str) -> tuple[LookName, ...]:
+        """The looks of a head."""
+        if self.looks is not None:
+            return self.looks
+        return ("detail",) if self.thin_head(head) else ("heart", "root")
 
     def thin_head(self, head: str) -> bool:
         """Whether centrelines count for a head."""
