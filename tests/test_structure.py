@@ -17,7 +17,7 @@ MAX_LINES = 300
 
 LEVELS = (
     {"errors"},
-    {"anatomy", "backbone_config", "files", "process", "cpu_layers", "swin_layers"},
+    {"anatomy", "backbone_config", "files", "process", "components", "cpu_layers", "swin_layers"},
     {"config"},
     {"registry"},
     {"geometry", "hub", "model_card"},
