@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib.util
 import io
 from collections.abc import Callable
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from labelled_patients import write_patients
 from tiny_finder import save_finder
+
+from cardiac_ct_fm.training.settings import FinetuneSettings
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 MAX_LINES = 60
@@ -56,6 +60,25 @@ def test_features_prints_the_pyramid(finder: Path, demo_path: Path, capsys: pyte
     printed = capsys.readouterr().out
     assert "one vector per scan" in printed
     assert "stride (2, 2, 2)" in printed
+
+
+def test_a_head_is_fine_tuned_and_used(
+    finder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_patients(tmp_path / "patients")
+    scan = data.parent / "p2" / "ct.nii.gz"
+    small = functools.partial(FinetuneSettings, looks=("heart",), windows=1)
+    head, trunks = main_of("finetune_head"), main_of("compare_trunks")
+    for example in (head, trunks):
+        monkeypatch.setitem(example.__globals__, "FinetuneSettings", lambda **own: small(**{**own, "patch": 32}))
+    head(str(data), "ventricle", str(tmp_path / "out"), str(scan), str(finder), "1")
+    printed = capsys.readouterr().out
+    assert (tmp_path / "out" / "ventricle.safetensors").exists()
+    assert "Ventricle: " in printed
+    trunks(str(data), "ventricle", str(finder), "random:cardiac_unet_small", epochs=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [str(finder), "random:cardiac_unet_small"]
+    assert all("best validation Dice 0." in line for line in lines)
 
 
 def test_an_empty_folder_of_results_is_told(tmp_path: Path) -> None:
