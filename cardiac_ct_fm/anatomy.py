@@ -114,6 +114,17 @@ HINGE_POINTS: tuple[str, str, str] = ("RCC", "LCC", "NCC")
 OSTIA: tuple[str, str] = ("RCA", "LCA")
 SEPTUM: tuple[str, str] = ("MS1", "MS2")
 LANDMARKS: tuple[str, ...] = HEADS["hps"].classes + HEADS["ms"].classes
+FURTHEST_MM: dict[frozenset[str], float] = {
+    frozenset(pair): mm
+    for pair, mm in {
+        ("RCC", "LCC"): 34.0, ("RCC", "NCC"): 37.0, ("LCC", "NCC"): 36.0, ("RCC", "RCA"): 35.0, ("LCC", "LCA"): 29.0,
+        ("LCC", "RCA"): 51.0, ("NCC", "RCA"): 49.0, ("RCC", "LCA"): 45.0, ("NCC", "LCA"): 49.0, ("RCA", "LCA"): 54.0,
+        ("MS1", "MS2"): 18.0,
+    }.items()
+}  # fmt: skip
+"""Largest distance of two points of one root: the largest among 200 digital patients (seeds 0–199, strength 1, whose
+sizes follow the published spreads) and a quarter more. Pairs that are not listed have no limit."""
+
 HEART_LABELS: dict[str, int] = {name: i + 1 for i, name in enumerate(HEADS["heart"].classes)}
 """Voxel values of the heart label map (0 is background)."""
 

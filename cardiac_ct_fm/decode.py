@@ -1,11 +1,13 @@
 """From logits to answers: points with sub-voxel positions and a confidence, and clean label maps.
 
-A point is the probability-weighted centre of its largest connected region; what is too faint or too small is
-reported as not found, under its own name. Nothing here knows the scan; positions are world RAS mm of the look.
+A point is the probability-weighted centre of a connected region, the largest that can belong to one root with the
+other points; what is too faint or too small is reported as not found, under its own name. Nothing here knows the
+scan; positions are world RAS mm of the look.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -14,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cardiac_ct_fm.anatomy import FURTHEST_MM
 from cardiac_ct_fm.geometry import Grid
 from cardiac_ct_fm.landmark_io import Landmark
 
@@ -36,8 +39,16 @@ MIN_MASS = 0.15
 """Probability mass, as a share of the sphere's volume, below which a point counts as not found."""
 
 
+PLACES = 3
+"""At most so many regions of a point are weighed against each other."""
+
+
 def decode_landmarks(logits: torch.Tensor, grid: Grid, names: Sequence[str]) -> dict[str, Landmark]:
     """Points of one landmark head.
+
+    Where a class lights up in several places, the places are chosen that can belong to one root
+    (:data:`~cardiac_ct_fm.anatomy.FURTHEST_MM`) with the highest confidence in all; a point with no such place is not
+    found.
 
     Args:
         logits: (C, X, Y, Z) with C = 1 + len(names), background first.
@@ -49,27 +60,48 @@ def decode_landmarks(logits: torch.Tensor, grid: Grid, names: Sequence[str]) -> 
         learned sphere that it fills (at most 1).
     """
     probability = logits.float().softmax(0).cpu().numpy()
-    return {name: _decode(probability[i + 1], grid, name) for i, name in enumerate(names)}
+    places = [_places(probability[i + 1], grid, name) for i, name in enumerate(names)]
+    return {point.name: point for point in _one_root(places, [Landmark(name, False, None, 0.0) for name in names])}
 
 
-def _decode(probability: npt.NDArray[np.float32], grid: Grid, name: str) -> Landmark:
-    """One point from its probability map (X, Y, Z)."""
-    missing = Landmark(name, False, None, 0.0)
+def _places(probability: npt.NDArray[np.float32], grid: Grid, name: str) -> list[Landmark]:
+    """Where one point may be, by its probability map (X, Y, Z): the regions with the largest mass, largest first."""
     peak = float(probability.max())
     if peak < MIN_PEAK:
-        return missing
+        return []
     regions, count = cc3d.connected_components(probability >= REGION_SHARE * peak, return_N=True)
-    mass = np.bincount(regions.ravel(), weights=probability.ravel(), minlength=count + 1)
-    best = int(mass[1:].argmax()) + 1
-    inside = np.argwhere(regions == best)
-    weight = probability[tuple(inside.T)].astype(np.float64)
-    filled = float(weight.sum()) * grid.voxel_mm3 / SPHERE_MM3
-    if filled < MIN_MASS:
-        return missing
-    centre = grid.world((inside * weight[:, None]).sum(0) / weight.sum())
-    confidence = float(weight.mean()) * min(1.0, filled)
-    x, y, z = (float(v) for v in centre)
-    return Landmark(name, True, (x, y, z), min(1.0, confidence))
+    mass = np.bincount(regions.ravel(), weights=probability.ravel(), minlength=count + 1) * grid.voxel_mm3
+    found = []
+    for region in np.argsort(-mass[1:])[:PLACES] + 1:
+        inside = np.argwhere(regions == region)
+        weight = probability[tuple(inside.T)].astype(np.float64)
+        filled = float(weight.sum()) * grid.voxel_mm3 / SPHERE_MM3
+        if filled < MIN_MASS:
+            break
+        x, y, z = (float(v) for v in grid.world((inside * weight[:, None]).sum(0) / weight.sum()))
+        found.append(Landmark(name, True, (x, y, z), min(1.0, float(weight.mean()) * min(1.0, filled))))
+    return found
+
+
+def _one_root(places: list[list[Landmark]], missing: list[Landmark]) -> list[Landmark]:
+    """Of each point's places the one that fits the others, so that the sum of the confidences is the largest."""
+    limited = {name for pair in FURTHEST_MM for name in pair}
+    choices = [
+        [*own, none] if none.name in limited else [own[0] if own else none]
+        for own, none in zip(places, missing, strict=True)
+    ]
+    best, total = missing, -1.0
+    for chosen in itertools.product(*choices):
+        confidence = sum(point.confidence for point in chosen)
+        if confidence > total and all(_fit(a, b) for a, b in itertools.combinations(chosen, 2)):
+            best, total = list(chosen), confidence
+    return best
+
+
+def _fit(a: Landmark, b: Landmark) -> bool:
+    if a.ras_mm is None or b.ras_mm is None:
+        return True
+    return math.dist(a.ras_mm, b.ras_mm) <= FURTHEST_MM.get(frozenset((a.name, b.name)), math.inf)
 
 
 def largest_components(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -54,6 +54,27 @@ def test_of_two_regions_the_larger_is_the_point():
     assert np.linalg.norm(np.array(found["RCC"].ras_mm) - [-8, 0, 0]) < 0.3
 
 
+def test_a_larger_region_that_cannot_belong_to_the_same_root_is_not_the_point():
+    grid = Grid.centred((0, 0, 0), 1.0, (80, 40, 40))
+    at = {"RCC": (-25.0, 8.0, 0.0), "LCC": (-25.0, -10.0, 0.0), "NCC": (-12.0, -6.0, 0.0)}
+    logits = sphere_logits(grid, [*at.values(), None, None], radius=3.5)
+    stray = sphere_logits(grid, [(30.0, 0.0, 0.0), None, None, None, None], radius=5.0)
+    found = decode_landmarks(torch.maximum(logits, stray), grid, ("RCC", "LCC", "NCC", "RCA", "LCA"))
+    for name, centre in at.items():
+        assert np.linalg.norm(np.array(found[name].ras_mm) - centre) < 0.3
+    alone = sphere_logits(grid, [None, at["LCC"], at["NCC"], None, None], radius=3.5)
+    found = decode_landmarks(torch.maximum(alone, stray), grid, ("RCC", "LCC", "NCC", "RCA", "LCA"))
+    assert found["LCC"].found and found["NCC"].found and not found["RCC"].found
+
+
+def test_points_of_a_head_without_known_distances_are_the_largest_regions():
+    grid = Grid.centred((0, 0, 0), 1.0, (80, 24, 24))
+    names = tuple(f"point {i}" for i in range(14))
+    logits = sphere_logits(grid, [(-30.0 if i % 2 else 30.0, 0.0, 0.0) if i < 2 else None for i in range(14)])
+    found = decode_landmarks(logits, grid, names)
+    assert [n for n, p in found.items() if p.found] == ["point 0", "point 1"]
+
+
 def test_a_speck_is_not_a_point():
     grid = Grid.centred((0, 0, 0), 1.0, (24, 24, 24))
     found = decode_landmarks(sphere_logits(grid, [(0.0, 0.0, 0.0), None], radius=1.0), grid, NAMES)
