@@ -1,4 +1,4 @@
-"""Connected regions of label maps in one pass over the box that holds labels, however large the scan around it is.
+"""Connected regions, counts and edges of label maps, at a cost that hardly depends on the scan around them.
 
 A scan of 512×512×700 voxels is mostly background. Regions are counted in parts of the array in its own order of memory,
 so nothing as wide as a 64-bit index per voxel is ever held. Imports no torch.
@@ -6,8 +6,7 @@ so nothing as wide as a 64-bit index per voxel is ever held. Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import cc3d
 import numpy as np
@@ -50,34 +49,22 @@ def largest_regions(labels: LabelMap) -> LabelMap:
     return result
 
 
-@dataclass(frozen=True)
-class Extent:
-    """What one label takes up.
-
-    Attributes:
-        voxels: how many carry it.
-        first: (3,) lowest index along each axis.
-        last: (3,) highest index along each axis.
-    """
-
-    voxels: int
-    first: npt.NDArray[np.int64]
-    last: npt.NDArray[np.int64]
+def voxel_counts(labels: LabelMap) -> npt.NDArray[np.int64]:
+    """(256,) how many voxels carry each value; slice by slice, because counting widens what it counts to 64 bits."""
+    counts = np.zeros(256, np.int64)
+    for k in range(labels.shape[2]):
+        counts += np.bincount(labels[..., k].ravel(order="K"), minlength=256)
+    return counts
 
 
-def label_extents(labels: LabelMap) -> dict[int, Extent]:
-    """How much and how far every label that occurs reaches, background left out; one pass over the box of labels."""
-    box = occupied_box(labels)
-    if box is None:
-        return {}
-    found = cc3d.statistics(labels[box])
-    start = np.array([s.start for s in box])
-    result: dict[int, Extent] = {}
-    for value, (count, where) in enumerate(zip(found["voxel_counts"], found["bounding_boxes"], strict=True)):
-        if value and count:
-            first, last = (np.array([s.start for s in where]), np.array([s.stop - 1 for s in where]))
-            result[value] = Extent(int(count), first + start, last + start)
-    return result
+def labels_at_edge(labels: LabelMap, margins: Sequence[int]) -> set[int]:
+    """Values, background left out, that occur within so many voxels of a face, per axis."""
+    found: set[int] = set()
+    for axis, depth in enumerate(margins):
+        along = np.moveaxis(labels, axis, 0)
+        for face in (along[:depth], along[-depth:]):
+            found |= {int(v) for v in np.flatnonzero(np.bincount(face.ravel(order="K"), minlength=1))}
+    return found - {0}
 
 
 def occupied_box(labels: LabelMap) -> tuple[slice, slice, slice] | None:

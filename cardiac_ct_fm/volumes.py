@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cardiac_ct_fm.components import label_extents
+from cardiac_ct_fm.components import labels_at_edge, voxel_counts
 from cardiac_ct_fm.result import Measurement, Prediction
 
 MM3_PER_ML = 1000.0
@@ -22,15 +22,14 @@ def structure_volumes(prediction: Prediction) -> dict[str, Measurement]:
     """
     found: dict[str, Measurement] = {}
     for head, labels in prediction.label_maps.items():
-        extents = label_extents(labels)
-        margin = np.maximum(1, np.ceil(EDGE_MM / np.array(prediction.grid.spacing))).astype(int)
+        counts = voxel_counts(labels)
+        margins = [max(1, int(np.ceil(EDGE_MM / spacing))) for spacing in prediction.grid.spacing]
+        cut = labels_at_edge(labels, margins)
         for value, structure in enumerate(prediction.classes[head], start=1):
             name = f"{structure}_volume_ml"
-            if value not in extents:
+            if not counts[value]:
                 found[name] = Measurement(name, None, "mL", "not_found")
                 continue
-            own = extents[value]
-            cut = (own.first < margin).any() or (own.last >= np.array(labels.shape) - margin).any()
-            volume = own.voxels * prediction.grid.voxel_mm3 / MM3_PER_ML
-            found[name] = Measurement(name, volume, "mL", "truncated" if cut else "ok")
+            volume = float(counts[value]) * prediction.grid.voxel_mm3 / MM3_PER_ML
+            found[name] = Measurement(name, volume, "mL", "truncated" if value in cut else "ok")
     return found

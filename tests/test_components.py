@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cardiac_ct_fm import components
-from cardiac_ct_fm.components import label_extents, largest_regions, occupied_box
+from cardiac_ct_fm.components import labels_at_edge, largest_regions, occupied_box, voxel_counts
 
 
 def noise(order: str = "F", empty: int = 5) -> NDArray[np.uint8]:
@@ -46,17 +46,15 @@ def test_one_pass_keeps_what_label_by_label_keeps(view: str, part: int, monkeypa
 def test_a_map_without_labels_stays_empty() -> None:
     empty = np.zeros((6, 5, 4), np.uint8)
     assert not largest_regions(empty).any()
-    assert label_extents(empty) == {} and occupied_box(empty) is None
+    assert occupied_box(empty) is None
+    assert labels_at_edge(empty, (1, 1, 1)) == set()
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_extents_are_counts_and_corners(order: str) -> None:
+def test_counts_and_edges_are_those_of_the_whole_map(order: str) -> None:
     labels = noise(order)
-    labels[1, 2, 3] = 9
-    found = label_extents(labels)
-    assert sorted(found) == [1, 2, 3, 4, 9]
-    for value, own in found.items():
-        where = np.argwhere(labels == value)
-        assert own.voxels == len(where)
-        np.testing.assert_array_equal(own.first, where.min(0))
-        np.testing.assert_array_equal(own.last, where.max(0))
+    labels[1, 9, 9], labels[9, -3, 9], labels[9, 9, 1] = 7, 8, 9
+    np.testing.assert_array_equal(voxel_counts(labels), np.bincount(labels.ravel(), minlength=256))
+    assert labels_at_edge(labels, (1, 1, 1)) == set()
+    assert labels_at_edge(labels, (2, 1, 1)) == {7}
+    assert labels_at_edge(labels, (2, 3, 2)) == {7, 8, 9}
