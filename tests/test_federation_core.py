@@ -16,10 +16,11 @@ from recipes.federated_distillation.__main__ import main
 from recipes.federated_distillation.aggregation import MaskedAverage, UpdateRefusedError, part_of
 from recipes.federated_distillation.messages import Reply, reply_from
 from recipes.federated_distillation.plan import final_step, make_plan
+from recipes.federated_distillation.presets import PRESETS
 from recipes.federated_distillation.privacy import epsilon, privatise
 from recipes.federated_distillation.pseudo_labels import agreement, consensus, map_weight, point_weight
 from recipes.federated_distillation.scoring import dice, distances, pool, summary
-from recipes.federated_distillation.settings import PRESETS, Settings
+from recipes.federated_distillation.settings import Settings
 from recipes.federated_distillation.sites import PAPER_SITES, digital_site, labels_of_sites
 
 EIGHT = tuple(PAPER_SITES)
@@ -62,6 +63,14 @@ def test_distillation_teaches_at_label_holders_labels_everywhere_and_distils() -
         ({"rounds": 0}, "rounds is 0"),
         ({"task": "hps", "method": "fedavg", "condition_on_seg": True}, "choose one"),
         ({"exp_name": "../up"}, "exp_name"),
+        ({"looks": ("root", "hart")}, "looks is 'hart'. Did you mean 'heart'"),
+        ({"looks": ("heart",)}, "add root"),
+        ({"teacher_rounds": -1}, "teacher_rounds is -1"),
+        ({"test_locations": ("site-12",)}, "no site called 'site-12'"),
+        ({"holdings": ("ukhd:heart",)}, "must be written as name=heart,hps"),
+        ({"holdings": ("site-1=heart,valve",)}, "'valve'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"task": "hps", "method": "condist"}, "choose --method fedavg or local"),
     ],
 )
 def test_bad_settings_are_refused_before_any_round_with_value_and_choices(changes: dict, said: str) -> None:
@@ -88,6 +97,32 @@ def test_every_setting_has_a_described_option_and_the_research_codes_spelling_wo
     assert (found.batch_maxnum, found.test_ratio, found.exp_name, found.tags) == (7, 0.3, "e1", ("a", "b"))
     assert found.test_on_global_updates and found.test_on_local_updates and found.finetune and found.local
     assert (found.ckpt, found.condition_on_seg, found.output_seg, found.patches) == ("c.safetensors", True, False, 64)
+
+
+def test_the_readmes_table_of_flags_is_that_of_the_command_line() -> None:
+    import argparse
+    import re
+    from pathlib import Path
+
+    parser = argparse.ArgumentParser()
+    options.add_options(parser)
+    text = (Path(options.__file__).parent / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`--.*?`) \| (`--.*?`) \|", text, re.MULTILINE)
+    assert len(rows) == 19, "every flag of the research code has its row"
+    for old, new in rows:
+        for flag in re.findall(r"--[\w-]+", old + new):
+            assert flag in parser._option_string_actions, f"{flag} of the README is no option"
+
+
+def test_spheres_of_points_weigh_more_than_background_and_segmentations_do_not() -> None:
+    import torch
+
+    from cardiac_ct_fm.training.losses import POINT_WEIGHT
+    from recipes.federated_distillation.objectives import point_weights
+
+    weights = point_weights("hps", torch.zeros(1, 6, 2, 2, 2))
+    assert weights is not None and weights.tolist() == [1.0, *[POINT_WEIGHT] * 5]
+    assert point_weights("calc", torch.zeros(1, 2, 2, 2, 2)) is None
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))

@@ -10,7 +10,8 @@ import pytest
 import cardiac_ct_fm as ccf
 from recipes.federated_distillation.__main__ import main
 from recipes.federated_distillation.in_process import run_in_process
-from recipes.federated_distillation.settings import PRESETS, Settings
+from recipes.federated_distillation.presets import PRESETS
+from recipes.federated_distillation.settings import Settings
 from recipes.federated_distillation.state import State
 
 pytest.importorskip("nvflare")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from federation_sites import SUBJECTS, quick, write_site
 
+from cardiac_ct_fm.anatomy import HEART_LABELS
 from cardiac_ct_fm.errors import ConfigError, DataError
 from recipes.federated_distillation.checkpoint import check
 from recipes.federated_distillation.coordinator import FederationError
@@ -155,6 +156,45 @@ def test_competing_methods_run(method: str, make: Callable, tmp_path: Path) -> N
     assert all(state.rounds(s.name) == 1 and state.read(f"test-{s.name}") for s in steps)
 
 
+@pytest.mark.parametrize("pseudo_labels", ["keep", "weight"])
+def test_soft_targets_are_learned_beside_pseudo_labels_however_sure_they_are(
+    pseudo_labels: str, make: Callable, tmp_path: Path
+) -> None:
+    hard = quick(task="kd", method="kd", output_seg=True, **PARTIAL, rounds=1, pseudo_labels=pseudo_labels,
+                 max_spread_mm=500.0, uncertainty_samples=1, stage="distil", exp_name="hard")  # fmt: skip
+    soft = hard.replace(soft_targets=1.0, exp_name="soft")
+    one, two = (run_in_process(s, tmp_path, make(s)).load("distil") for s in (hard, soft))
+    assert max(np.abs(one[k] - two[k]).max() for k in one) > 1e-4
+
+
+def test_task_networks_can_see_the_heart_and_be_tested_after_every_round(make: Callable, tmp_path: Path) -> None:
+    settings = quick(rounds=1, condition_on_seg=True, test_on_global_updates=True, test_on_local_updates=True,
+                     locations=("site-a",))  # fmt: skip
+    state = run_in_process(settings, tmp_path, make(settings))
+    assert state.load("fedavg")["backbone.input_block.conv1.conv.weight"].shape[1] == 1 + len(HEART_LABELS)
+    rows = (state.folder / "history.csv").read_text(encoding="utf-8")
+    for tested in ("local", "global"):
+        assert f"fedavg,0,site-a,hps.RCC,{tested}_median_points," in rows
+    assert "test-fedavg,0,site-a,hps.RCC,median_points," in rows
+
+
+def test_published_weights_are_tested_without_training_anywhere(make: Callable, tmp_path: Path) -> None:
+    first = quick(locations=("site-a",), rounds=1, exp_name="first")
+    state = run_in_process(first, tmp_path, make(first))
+    folder = export(first, state, tmp_path / "models")
+    settings = first.replace(mode="test", ckpt=str(folder), test_locations=("site-a",), exp_name="again")
+    again = run_in_process(settings, tmp_path, make(settings))
+    assert again.read("test")["site-a"]["hps"] == state.read("test-fedavg")["site-a"]["hps"]
+    assert not list(again.folder.glob("*.safetensors"))
+
+
+def test_the_model_card_of_a_private_training_says_how_private(make: Callable, tmp_path: Path) -> None:
+    settings = quick(locations=("site-a",), rounds=1, dp_noise=4.0, dp_clip=0.5)
+    state = run_in_process(settings, tmp_path, make(settings))
+    card = (export(settings, state, tmp_path / "models") / "README.md").read_text(encoding="utf-8")
+    assert "ε = 2.5 at δ = 1e-05" in card, "2/σ² + 2·sqrt(2/σ²·ln(1/δ)) with σ = 4"
+
+
 def test_a_site_sends_nothing_of_heads_that_it_has_no_label_of(make: Callable) -> None:
     settings = quick(task="kd", method="condist", output_seg=True, **PARTIAL, rounds=1)
     step = make_plan(settings, labels_of_sites(settings))[0]
@@ -185,6 +225,10 @@ def test_checkpoints_that_do_not_fit_are_refused_before_any_round(make: Callable
         settings = quick(**PARTIAL, ckpt=ckpt, **changes)
         with pytest.raises(ConfigError, match=said):
             check(settings, make_plan(settings, labels_of_sites(settings)))
+    distilling = quick(task="kd", method="kd", output_seg=True, **PARTIAL, ckpt=ckpt, exp_name="third")
+    with pytest.raises(ConfigError, match="has the heads hps"):
+        run_in_process(distilling, tmp_path, make(distilling))
+    assert not list((tmp_path / "server" / "third").glob("*.safetensors")), "not even a teacher was trained"
 
 
 class Saboteur(SiteWorker):

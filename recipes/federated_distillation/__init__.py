@@ -7,5 +7,6 @@ mutual TLS). ``python -m recipes.federated_distillation --help`` shows the comma
 Modules, engine-free first: ``settings`` → ``networks``, ``plan`` → ``scans``, ``sites`` → ``examples``,
 ``pseudo_labels``, ``objectives``, ``scoring`` → ``local_training`` (what a site does) and ``aggregation``, ``state``,
 ``coordinator`` (what the server does). NVFlare only carries messages between the two: ``executor``, ``controller``,
-``nvflare_job``, ``simulator``, ``provisioning``, ``deployed``.
+``nvflare_job``, ``simulator``, ``provisioning``, ``deployed``. ``comparison`` runs all methods without engine on the
+same digital patients, ``comparison_table`` says what that found.
 """

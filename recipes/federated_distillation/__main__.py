@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from cardiac_ct_fm.errors import CardiacCTError, ConfigError, MissingExtraError
 from recipes.federated_distillation.options import add_options, settings_from
 from recipes.federated_distillation.plan import make_plan
-from recipes.federated_distillation.settings import Settings
+from recipes.federated_distillation.settings import METHODS, NETWORKS, Settings
 from recipes.federated_distillation.sites import labels_of_sites
 
 STAGES = {
@@ -32,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
             return _provision(args)
         if args.command == "start":
             return _start(args)
+        if args.command == "compare":
+            return _compare(args)
         return _experiment(args)
     except CardiacCTError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -52,6 +55,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--processes", type=int, default=0, help="sites that work at the same time, with --local")
         command.add_argument("--step", default="", help="export: a training step other than the last")
         add_options(command)
+    compare = commands.add_parser("compare", help="methods side by side on digital sites, as the paper's table")
+    compare.add_argument("--out", type=Path, default=Path("runs/federation"), help="folder of all experiments")
+    compare.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="in this order")
+    compare.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, help="in this order")
+    add_options(compare)
     provision = commands.add_parser("provision", help="start-up kits with certificates for server, sites and lead")
     provision.add_argument("--server", required=True, help="the name by which sites reach the server")
     provision.add_argument("--sites", nargs="+", required=True, metavar="NAME")
@@ -96,15 +104,21 @@ def _experiment(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run(args: argparse.Namespace, settings: Settings, home: Path) -> None:
-    """Carry the experiment out, wherever its sites are."""
-    from recipes.federated_distillation.watch import plot
-
+def _teller() -> Callable[[str], None]:
+    """Lines for people on stderr, with the seconds since now."""
     begin = time.monotonic()
 
     def say(line: str) -> None:
         print(f"[{time.monotonic() - begin:6.0f} s] {line}", file=sys.stderr, flush=True)
 
+    return say
+
+
+def _run(args: argparse.Namespace, settings: Settings, home: Path) -> None:
+    """Carry the experiment out, wherever its sites are."""
+    from recipes.federated_distillation.watch import plot
+
+    say = _teller()
     if args.kit is not None:
         try:
             from recipes.federated_distillation.deployed import lead
@@ -122,6 +136,23 @@ def _run(args: argparse.Namespace, settings: Settings, home: Path) -> None:
     picture = plot(home / "server" / settings.exp_name)
     if picture:
         say(f"plot: {picture}")
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """Train and test what is missing, then print and write the table of all that is there."""
+    from cardiac_ct_fm.files import atomic_write, write_json
+    from recipes.federated_distillation.comparison import Comparison
+    from recipes.federated_distillation.comparison_table import compare, markdown
+
+    settings = settings_from(args)
+    comparison = Comparison(settings, args.out.resolve(), _teller())
+    comparison.run(args.methods, args.networks)
+    result = compare(comparison)
+    write_json(comparison.folder / "table.json", result)
+    with atomic_write(comparison.folder / "table.md") as temporary:
+        temporary.write_text(markdown(result), encoding="utf-8")
+    print(markdown(result))
+    return 0
 
 
 def _provision(args: argparse.Namespace) -> int:

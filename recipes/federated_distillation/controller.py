@@ -18,7 +18,7 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from cardiac_ct_fm.errors import CardiacCTError, DataError
+from cardiac_ct_fm.errors import CardiacCTError, ConfigError, DataError, WeightsError
 from cardiac_ct_fm.files import write_json
 from recipes.federated_distillation.coordinator import Coordinator
 from recipes.federated_distillation.executor import HOME_VARIABLE
@@ -65,7 +65,7 @@ class FederationController(Controller):  # type: ignore[misc]  # NVFlare has no 
         def ask(order: Order, sites: Sequence[str]) -> Iterator[Reply]:
             return self._ask(order, sites, abort_signal, fl_ctx)
 
-        progress: dict[str, Any] = {"finished": False, "rounds": {}, "error": ""}
+        progress: dict[str, Any] = {"finished": False, "rounds": {}, "error": "", "hopeless": False}
         try:
             plan = make_plan(settings, labels_of_sites(settings))
             state = State(folder, settings)
@@ -74,7 +74,7 @@ class FederationController(Controller):  # type: ignore[misc]  # NVFlare has no 
             finally:
                 progress["rounds"] = {s.name: state.rounds(s.name) for s in plan if s.kind == "train"}
         except CardiacCTError as error:
-            progress["error"] = str(error)
+            progress |= {"error": str(error), "hopeless": isinstance(error, ConfigError | WeightsError)}
             self.system_panic(f"{settings.exp_name} stops: {error}", fl_ctx)
         finally:
             history.close()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from cardiac_ct_fm.errors import CardiacCTError
 from recipes.federated_distillation.aggregation import MaskedAverage, UpdateRefusedError
-from recipes.federated_distillation.checkpoint import starting_parameters
+from recipes.federated_distillation.checkpoint import check, starting_parameters
 from recipes.federated_distillation.messages import Arrays, Order, Reply
 from recipes.federated_distillation.plan import Step, due
 from recipes.federated_distillation.settings import Settings
@@ -51,9 +51,12 @@ class Coordinator:
             Whether everything is done.
 
         Raises:
+            ConfigError: the checkpoint does not fit; nothing was started.
             FederationError: no site could do a step, or too few answered.
             OutputError: a breakpoint cannot be written.
         """
+        if not any(self.state.rounds(step.name) for step in self.plan):
+            check(self.settings, self.plan)
         left = rounds or -1
         for step in due(self.plan, self.settings.stage):
             if step.kind == "train":
@@ -81,7 +84,7 @@ class Coordinator:
                 self.history.left_out(step.name, number, reply.site, error.reason)
                 continue
             used.append(reply.site)
-            self.history.figures(step.name, number, reply.site, reply.metrics, reply.counts)
+            self.history.figures(step.name, number, reply.site, reply.metrics, reply.counts, "local_")
         if not used:
             raise FederationError(
                 f"{step.name}: no site could train round {number}; see the reasons above and in history.csv."
@@ -92,7 +95,7 @@ class Coordinator:
         if self.settings.test_on_global_updates:
             sites = self.settings.test_locations or self.settings.locations
             for reply in self._replies(Order(step.name, "test", number, {"model": model}), sites):
-                self.history.figures(step.name, number, reply.site, reply.metrics, {})
+                self.history.figures(step.name, number, reply.site, reply.metrics, {}, "global_")
 
     def _label(self, step: Step) -> None:
         """Let the teachers predict at all sites that have not done so and will still need it."""

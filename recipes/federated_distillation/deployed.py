@@ -18,7 +18,7 @@ from pathlib import Path
 
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
-from cardiac_ct_fm.errors import CardiacCTError
+from cardiac_ct_fm.errors import CardiacCTError, ConfigError
 from recipes.federated_distillation.coordinator import FederationError
 from recipes.federated_distillation.nvflare_job import write_job
 from recipes.federated_distillation.plan import make_plan
@@ -110,6 +110,7 @@ def lead(
         The experiment's folder.
 
     Raises:
+        ConfigError: the server cannot begin with these settings; trying again would not help.
         FederationError: no progress in ``attempts`` jobs, or the server stays away.
     """
     plan = make_plan(settings, labels_of_sites(settings))
@@ -123,6 +124,8 @@ def lead(
                 progress = json.loads((result / "progress.json").read_text(encoding="utf-8"))
                 if progress["finished"]:
                     return _keep(result, out / settings.exp_name)
+                if progress["hopeless"]:
+                    raise ConfigError(progress["error"])
                 if progress["error"]:
                     say(progress["error"])
             now = json.dumps(progress["rounds"]) if result is not None else before

@@ -51,6 +51,7 @@ class Example:
         image: (1, X, Y, Z) float32, normalised.
         targets: head → (X, Y, Z) uint8.
         weights: head → weight of its loss; 1 for real labels.
+        real: heads whose target is a real label.
         heart: (X, Y, Z) uint8 heart segmentation, empty where there is none.
         heads: trained heads that this window serves, labelled or not.
     """
@@ -58,6 +59,7 @@ class Example:
     image: Tensor
     targets: dict[str, Tensor]
     weights: dict[str, float]
+    real: frozenset[str]
     heart: Tensor
     heads: tuple[str, ...]
 
@@ -103,14 +105,14 @@ def example_of(view: View, heads: tuple[str, ...], pseudo: PseudoLabels | None =
     """The labels of a window that a step trains; real labels always win over pseudo-labels."""
     wanted = tuple(h for h in heads if h in view.look.heads)
     targets = {h: view.labels[h] for h in wanted if h in view.labels}
-    weights = dict.fromkeys(targets, 1.0)
+    weights, real = dict.fromkeys(targets, 1.0), frozenset(targets)
     for head in wanted:
         if pseudo is not None and head not in targets:
             target = pseudo.target(head, view.grid)
             if target is not None:
                 targets[head], weights[head] = target, pseudo.weight[head]
     heart = view.labels.get("heart", torch.zeros(view.grid.shape, dtype=torch.uint8))
-    return Example(view.image, targets, weights, heart, wanted)
+    return Example(view.image, targets, weights, real, heart, wanted)
 
 
 def choose_look(

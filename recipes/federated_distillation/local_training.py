@@ -126,7 +126,7 @@ class LocalRound:
         logits = trainee(x, step.heads, seg)
         loss, parts = labelled_loss(logits, batch)
         for head, helper in self.helpers.items():
-            bare = [i for i, e in enumerate(batch) if head in e.heads and e.weights.get(head) != 1.0]
+            bare = [i for i, e in enumerate(batch) if head in e.heads and head not in e.real]
             if not bare:
                 continue
             with torch.no_grad():
@@ -160,7 +160,7 @@ class LocalRound:
         edge = window(s, config)
         result = []
         for number in range(s.looks_per_scan):
-            key = (step.looks, edge, scan.patient, turn, number)
+            key = (config.looks, config.intensity, step.looks, edge, scan.patient, turn, number)
             view = self.drawn.get(key)
             if view is None:
                 rng = generator(s.seed, self.site, scan.patient, turn, number, *step.looks)

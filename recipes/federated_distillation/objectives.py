@@ -1,7 +1,8 @@
 """What a site minimises: Dice + CE per head on the labels that a window has, and what may be added to it.
 
-Added are deep supervision (CNN), the teachers' probabilities (soft distillation), the global network's answers for
-missing labels (conditional distillation) and FedProx' pull towards the global parameters.
+Spheres of points weigh more than background, as in plain training: unweighted, they stay unlearned. Added are deep
+supervision (CNN), the teachers' probabilities (soft distillation), the global network's answers for missing labels
+(conditional distillation) and FedProx' pull towards the global parameters.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.heads import CoarseHeads
 from cardiac_ct_fm.model import CardiacCTModel
-from cardiac_ct_fm.training.losses import dice_ce
+from cardiac_ct_fm.training.losses import POINT_WEIGHT, dice_ce
 from recipes.federated_distillation.examples import Example
 
 DEEP_WEIGHTS = (1.0, 0.5, 0.25)
@@ -80,16 +82,26 @@ def labelled_loss(
         if not own:
             continue
         loss = levels[0].new_zeros(())
+        classes = point_weights(head, levels[0])
         for weight in sorted({examples[i].weights[head] for i in own}):
             group = [i for i in own if examples[i].weights[head] == weight]
             target = torch.stack([examples[i].targets[head] for i in group]).to(levels[0].device)
-            loss = loss + weight * len(group) / len(own) * _deep([level[group] for level in levels], target)
+            loss = loss + weight * len(group) / len(own) * _deep([level[group] for level in levels], target, classes)
         parts[head] = float(loss.detach())
         total = loss if total is None else total + loss
     return total, parts
 
 
-def _deep(levels: list[Tensor], target: Tensor) -> Tensor:
+def point_weights(head: str, logits: Tensor) -> Tensor | None:
+    """Class weights (C,) of a landmark head's cross-entropy, background first; None for a segmentation."""
+    if HEADS[head].kind != "landmarks":
+        return None
+    weights = logits.new_full((logits.shape[1],), POINT_WEIGHT)
+    weights[0] = 1.0
+    return weights
+
+
+def _deep(levels: list[Tensor], target: Tensor, classes: Tensor | None) -> Tensor:
     """Dice + CE at every resolution, labels taken by nearest neighbour."""
     weights = DEEP_WEIGHTS[: len(levels)]
     total = levels[0].new_zeros(())
@@ -97,7 +109,7 @@ def _deep(levels: list[Tensor], target: Tensor) -> Tensor:
         own = target
         if logits.shape[2:] != target.shape[1:]:
             own = F.interpolate(target[:, None].float(), size=logits.shape[2:], mode="nearest")[:, 0]
-        total = total + weight * dice_ce(logits, own)
+        total = total + weight * dice_ce(logits, own, weights=classes)
     return total / sum(weights)
 
 

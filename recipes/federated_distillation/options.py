@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cardiac_ct_fm.errors import ConfigError
-from recipes.federated_distillation.settings import CHOICES, PRESETS, Settings
+from recipes.federated_distillation.presets import PRESETS
+from recipes.federated_distillation.settings import CHOICES, Settings
 
 OLD_NAMES: dict[str, tuple[str, ...]] = {
     "rounds": ("--num_rounds",),

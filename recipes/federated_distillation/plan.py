@@ -108,12 +108,17 @@ def _holders(settings: Settings, labels: Mapping[str, frozenset[str]], head: str
 
 
 def _looks(settings: Settings) -> tuple[LookName, ...]:
-    """A network with all heads looks three times; a task network around the root."""
-    return ("locate", "heart", "root") if settings.task == "kd" else ("root",)
+    """A network with all heads looks three times, unless told otherwise; a task network around the root."""
+    if settings.task != "kd":
+        return ("root",)
+    every: tuple[LookName, ...] = ("locate", "heart", "root")
+    return tuple(look for look in every if not settings.looks or look in settings.looks)
 
 
 def _teach(settings: Settings, head: str, sites: tuple[str, ...], name: str) -> Step:
-    return Step(name, "train", network(settings, "teacher", (head,)), (head,), sites, settings.rounds)
+    return Step(
+        name, "train", network(settings, "teacher", (head,)), (head,), sites, settings.teacher_rounds or settings.rounds
+    )
 
 
 def _student(settings: Settings, sites: tuple[str, ...], name: str, **options: Any) -> Step:

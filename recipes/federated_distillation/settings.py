@@ -30,6 +30,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """Settings that are one of a few words."""
 
+METHODS = ("local", "fedavg", "condist", "kd")
+"""Compared with one another in this order: the cheapest first."""
+
+NETWORKS = ("unet", "swin_unetr")
+"""Architectures of the paper's table."""
+
+LOOKS = ("locate", "heart", "root")
+"""The looks of :class:`cardiac_ct_fm.config.LookConfig`, coarse to fine."""
+
 POINT_TASKS = ("hps", "ms", "calc")
 """The label types that experts provide; each has a teacher of its own."""
 
@@ -48,9 +57,12 @@ class Settings:
         mode: ``train``, or ``test`` a checkpoint without training.
         stage: how far to go now; a later run goes on from there.
         rounds: rounds of each training step.
+        teacher_rounds: rounds of the task networks that teach; as many as ``rounds`` when 0.
         epochs: passes over a site's scans per round.
         batch_size: scans per optimiser step.
         batch_maxnum: most optimiser steps per epoch; 0 for no limit.
+        looks: looks that the network with all heads is trained on (locate, heart, root); all of them when empty. A
+            network without all three cannot find the heart in a whole scan.
         looks_per_scan: labelled windows drawn from a scan per pass; the paper draws 4.
         test_ratio: share of a site's patients that is never trained on.
         test_on_global_updates: test the averaged network after every round.
@@ -100,9 +112,11 @@ class Settings:
     mode: str = "train"
     stage: str = "test"
     rounds: int = 10
+    teacher_rounds: int = 0
     epochs: int = 1
     batch_size: int = 1
     batch_maxnum: int = 0
+    looks: tuple[str, ...] = ()
     looks_per_scan: int = 4
     test_ratio: float = 0.2
     test_on_global_updates: bool = False
@@ -161,8 +175,8 @@ class Settings:
         positive = ("rounds", "epochs", "batch_size", "looks_per_scan", "uncertainty_samples", "scans", "labelled")
         limits: dict[str, tuple[float, float]] = dict.fromkeys(positive, (1, float("inf")))
         limits |= dict.fromkeys(
-            ("batch_maxnum", "patches", "lr", "weight_decay", "fedprox_mu", "soft_targets", "dp_noise", "quorum",
-             "round_timeout_s", "grace_s", "rounds_per_job", "variants", "seed", "threads"),
+            ("teacher_rounds", "batch_maxnum", "patches", "lr", "weight_decay", "fedprox_mu", "soft_targets",
+             "dp_noise", "quorum", "round_timeout_s", "grace_s", "rounds_per_job", "variants", "seed", "threads"),
             (0, float("inf")),
         )  # fmt: skip
         limits |= {"min_agreement": (0, 1)}
@@ -181,6 +195,14 @@ class Settings:
             )
 
     def _check_combinations(self) -> None:
+        for look in self.looks:
+            if look not in LOOKS:
+                raise ConfigError(_unknown("looks", look, LOOKS))
+        if self.looks and "root" not in self.looks:
+            raise ConfigError(
+                f"looks is {' '.join(self.looks)}; points and calcium are trained and tested in the root look, so add "
+                "root."
+            )
         if self.task != "kd" and self.method not in ("fedavg", "local"):
             raise ConfigError(
                 f"method {self.method!r} trains all heads and cannot train task {self.task!r} alone; choose "
@@ -242,45 +264,3 @@ def _unknown(what: str, value: object, known: Sequence[str]) -> str:
     near = get_close_matches(str(value), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"{what} is {value!r}.{hint} Choose one of: {', '.join(known)}."
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "smoke": {
-        "locations": ("site-1", "site-3", "site-6"),
-        "local": True,
-        "size": "smoke",
-        "rounds": 2,
-        "scans": 5,
-        "labelled": 3,
-        "looks_per_scan": 3,
-        "variants": 1,
-        "uncertainty_samples": 2,
-        "threads": 1,
-        "exp_name": "smoke",
-    },
-    "demo": {
-        "locations": tuple(f"site-{i}" for i in range(1, 9)),
-        "local": True,
-        "size": "tiny",
-        "rounds": 20,
-        "patches": 64,
-        "scans": 40,
-        "labelled": 16,
-        "looks_per_scan": 2,
-        "variants": 6,
-        "test_on_global_updates": True,
-        "exp_name": "demo",
-    },
-    "paper": {
-        "locations": tuple(f"site-{i}" for i in range(1, 9)),
-        "size": "base",
-        "rounds": 100,
-        "batch_size": 1,
-        "looks_per_scan": 4,
-        "rounds_per_job": 10,
-        "quorum": 6,
-        "grace_s": 600,
-        "exp_name": "fedkd",
-    },
-}
-"""Named starting points: ``smoke`` proves that all stages run, ``demo`` is digital, ``paper`` is for real sites."""

@@ -41,15 +41,24 @@ class SiteWorker:
         plan: its steps.
         work: folder for pseudo-labels and teachers, which never leave.
         device: where to train; a GPU where there is one by default.
+        drawn: windows of the site that other experiments have drawn and that are theirs too.
     """
 
-    def __init__(self, site: Site, settings: Settings, plan: list[Step], work: Path, device: str = "auto") -> None:
+    def __init__(
+        self,
+        site: Site,
+        settings: Settings,
+        plan: list[Step],
+        work: Path,
+        device: str = "auto",
+        drawn: Drawn | None = None,
+    ) -> None:
         self.site, self.settings = site, settings
         self.steps = {step.name: step for step in plan}
         self.work = work / settings.exp_name
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self.device = torch.device(chosen)
-        self._drawn: Drawn = {}
+        self._drawn: Drawn = {} if drawn is None else drawn
 
     def handle(self, order: Order) -> Reply:
         """Do what is asked; whatever goes wrong becomes a reply that gives a known reason and nothing else."""

@@ -29,15 +29,31 @@ class History:
         folder.mkdir(parents=True, exist_ok=True)
 
     def figures(
-        self, step: str, number: int, site: str, metrics: Mapping[str, Mapping[str, Any]], counts: Mapping[str, float]
+        self,
+        step: str,
+        number: int,
+        site: str,
+        metrics: Mapping[str, Mapping[str, Any]],
+        counts: Mapping[str, float],
+        tested: str = "",
     ) -> None:
-        """A site's figures of one round."""
+        """A site's figures of one round.
+
+        Args:
+            step: name of the step.
+            number: of the round.
+            site: whose figures.
+            metrics: head → kind → figure, or structure → errors.
+            counts: part → scans.
+            tested: ``local_`` or ``global_`` network that the errors are of, where both may be tested.
+        """
         rows: list[tuple[str, str, float | int | None]] = [(part, "scans", value) for part, value in counts.items()]
         for part, kinds in metrics.items():
             for kind, value in kinds.items():
                 if isinstance(value, dict):
                     rows += [
-                        (f"{part}.{name}", f"median_{kind}", summary(v, kind)["median"]) for name, v in value.items()
+                        (f"{part}.{name}", f"{tested}median_{kind}", summary(v, kind)["median"])
+                        for name, v in value.items()
                     ]
                 else:
                     rows.append((part, kind, value))

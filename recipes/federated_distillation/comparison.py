@@ -1,0 +1,124 @@
+"""The methods side by side on one machine: trained in turn without engine, tested on the same held-out patients.
+
+Every method and network is an experiment of its own, so that a stopped comparison goes on where it was. Figures of
+single patients are kept for paired tests; that is why only digital sites are compared here: a real site sends none.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cardiac_ct_fm.errors import ConfigError
+from cardiac_ct_fm.files import write_json
+from recipes.federated_distillation.in_process import run_in_process
+from recipes.federated_distillation.local_training import Drawn
+from recipes.federated_distillation.plan import Step, make_plan
+from recipes.federated_distillation.scoring import score
+from recipes.federated_distillation.settings import METHODS, NETWORKS, POINT_TASKS, Settings
+from recipes.federated_distillation.site_worker import SiteWorker
+from recipes.federated_distillation.sites import Site, digital_site, labels_of_sites
+from recipes.federated_distillation.state import State
+from recipes.federated_distillation.trainee import model_from
+
+PatientScores = dict[str, dict[str, Any]]
+"""Patient → head → ``points`` or ``dice`` → name → value, as :func:`.scoring.score` gives it."""
+
+
+class Comparison:
+    """All methods on the same digital sites.
+
+    Args:
+        settings: what they have in common; method, network and name are set per experiment.
+        home: ``server/<experiment>``, ``sites/<name>`` and ``comparison/<name>`` are made in it.
+        say: gets a line per event.
+
+    Raises:
+        ConfigError: the sites are not digital, or a single task is asked for.
+    """
+
+    def __init__(self, settings: Settings, home: Path, say: Callable[[str], None]) -> None:
+        if not settings.local:
+            raise ConfigError("A comparison tests single patients, which real sites never send: give --local.")
+        if settings.task != "kd":
+            raise ConfigError(f"task is {settings.task!r}; methods are compared on networks with all heads: --task kd.")
+        self.settings, self.home, self.say = settings, home, say
+        self.folder = home / "comparison" / settings.exp_name
+        self._sites: dict[str, Site] = {}
+        self._drawn: dict[str, Drawn] = {}
+
+    def experiment(self, method: str, network: str) -> Settings:
+        """The settings of one method with one network."""
+        name = f"{self.settings.exp_name}-{method}-{network.replace('_', '-')}"
+        return self.settings.replace(method=method, model_type=network, exp_name=name, stage="distil")
+
+    def run(self, methods: Sequence[str] = METHODS, networks: Sequence[str] = NETWORKS) -> None:
+        """Train and test what is missing.
+
+        Raises:
+            FederationError: a step failed.
+        """
+        for network in networks:
+            for method in methods:
+                self._train(self.experiment(method, network))
+        for network in networks:
+            for method in methods:
+                self._test(self.experiment(method, network))
+
+    def scores(self, settings: Settings, step: str) -> dict[str, PatientScores] | None:
+        """Site → patient → errors of a trained step; None where it was not tested yet."""
+        path = self.folder / f"{settings.exp_name}.{step}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def _site(self, name: str) -> Site:
+        if name not in self._sites:
+            self._sites[name] = digital_site(name, self.settings)
+        return self._sites[name]
+
+    def _train(self, settings: Settings) -> None:
+        """One experiment up to its last network."""
+        plan = make_plan(settings, labels_of_sites(settings))
+        self._lend_teachers(settings, plan)
+        workers = {
+            name: SiteWorker(
+                self._site(name),
+                settings.for_sites(),
+                plan,
+                self.home / "sites" / name,
+                drawn=self._drawn.setdefault(name, {}),
+            )
+            for name in settings.locations
+        }
+        run_in_process(settings, self.home, workers, lambda text: self.say(f"{settings.exp_name}: {text}"))
+
+    def _lend_teachers(self, settings: Settings, plan: Sequence[Step]) -> None:
+        """Take finished teachers from the same experiment with another network: they are the same bit by bit."""
+        target = State(self.home / "server" / settings.exp_name, settings)
+        for network in NETWORKS:
+            other = self.experiment("kd", network)
+            folder = self.home / "server" / other.exp_name
+            if settings.method != "kd" or other == settings or not (folder / "settings.json").exists():
+                continue
+            source = State(folder, other)
+            for step in plan:
+                name = f"{step.name}.safetensors"
+                if step.name.startswith("teach-") and source.rounds(step.name) > target.rounds(step.name):
+                    shutil.copyfile(folder / name, target.folder / name)
+
+    def _test(self, settings: Settings) -> None:
+        """Every final network, and the teachers, on the held-out patients of all sites."""
+        state = State(self.home / "server" / settings.exp_name, settings)
+        for step in make_plan(settings, labels_of_sites(settings)):
+            if step.kind != "train" or self.scores(settings, step.name) is not None:
+                continue
+            model = model_from(step, state.load(step.name))
+            heads = [h for h in step.heads if h in POINT_TASKS]
+            result: dict[str, PatientScores] = {}
+            for name in settings.test_locations or settings.locations:
+                scans = [s for s in self._site(name).held_out if s.labels.intersection(heads)]
+                result[name] = {s.patient: score(model, s, heads, settings.seed) for s in scans}
+            write_json(self.folder / f"{settings.exp_name}.{step.name}.json", result)
+            self.say(f"{settings.exp_name}: {step.name} is tested")

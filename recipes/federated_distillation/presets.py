@@ -1,0 +1,68 @@
+"""Named settings to start from; every option on the command line goes before them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "locations": ("site-1", "site-3", "site-6"),
+        "local": True,
+        "size": "smoke",
+        "rounds": 2,
+        "scans": 5,
+        "labelled": 3,
+        "looks_per_scan": 3,
+        "variants": 1,
+        "uncertainty_samples": 2,
+        "threads": 1,
+        "exp_name": "smoke",
+    },
+    "table": {
+        "locations": ("site-1", "site-3"),
+        "test_locations": ("site-1", "site-2", "site-3", "site-4", "site-6", "site-7", "site-8"),
+        "local": True,
+        "size": "smoke",
+        "rounds": 10,
+        "teacher_rounds": 12,
+        "epochs": 4,
+        "scans": 20,
+        "labelled": 14,
+        "test_ratio": 0.4,
+        "looks": ("root",),
+        "looks_per_scan": 1,
+        "variants": 12,
+        "uncertainty_samples": 3,
+        "threads": 1,
+        "exp_name": "table",
+    },
+    "demo": {
+        "locations": tuple(f"site-{i}" for i in range(1, 9)),
+        "local": True,
+        "size": "tiny",
+        "rounds": 20,
+        "patches": 64,
+        "scans": 40,
+        "labelled": 16,
+        "looks_per_scan": 2,
+        "variants": 6,
+        "test_on_global_updates": True,
+        "exp_name": "demo",
+    },
+    "paper": {
+        "locations": tuple(f"site-{i}" for i in range(1, 9)),
+        "size": "base",
+        "rounds": 100,
+        "batch_size": 1,
+        "looks_per_scan": 4,
+        "rounds_per_job": 10,
+        "quorum": 6,
+        "grace_s": 600,
+        "exp_name": "fedkd",
+    },
+}
+"""Named starting points.
+
+``smoke`` proves that all stages run, ``table`` compares all methods in half an hour of one quiet core, ``demo`` is
+digital and takes a night, ``paper`` is for real sites.
+"""

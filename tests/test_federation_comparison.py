@@ -1,0 +1,102 @@
+"""The methods' table: groups, failures, intervals and pairs on made-up errors, and the whole way on digital sites."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from cardiac_ct_fm.errors import ConfigError
+from recipes.federated_distillation.__main__ import main
+from recipes.federated_distillation.comparison import Comparison
+from recipes.federated_distillation.comparison_table import collect, compare, markdown
+from recipes.federated_distillation.presets import PRESETS
+from recipes.federated_distillation.settings import Settings
+
+TABLE = Settings(**PRESETS["table"])
+
+
+def points(*errors: float | None) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Errors of the six points of one patient."""
+    return {"hps": {"points": dict(zip(("RCC", "LCC", "NCC", "RCA", "LCA"), errors, strict=False))}}
+
+
+def write(comparison: Comparison, method: str, step: str, scores: dict) -> None:
+    comparison.folder.mkdir(parents=True, exist_ok=True)
+    name = comparison.experiment(method, "unet").exp_name
+    (comparison.folder / f"{name}.{step}.json").write_text(json.dumps(scores))
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Comparison:
+    """Three patients at a training site and two at another, for a federated and for two local U-Nets."""
+    made = Comparison(TABLE, tmp_path, print)
+    federated = {
+        "site-1": {"a": points(1.0, 2.0), "b": points(3.0, None), "c": points(1.5)},
+        "site-8": {"d": points(2.0), "e": points(4.0)},
+    }
+    own = {"site-1": {"a": points(2.0, 4.0), "b": points(6.0, 7.0), "c": points(None)}}
+    write(made, "fedavg", "fedavg", federated)
+    write(made, "local", "local-site-1", own | {"site-3": {"x": points(99.0)}, "site-8": {"d": points(5.0)}})
+    write(made, "local", "local-site-3", {"site-1": {"a": points(99.0)}, "site-8": {"d": points(7.0)}})
+    return made
+
+
+def test_sites_that_trained_with_a_label_are_one_group_and_all_others_another(comparison: Comparison) -> None:
+    columns = collect(comparison)["FedUNet, all heads"]
+    assert sorted(columns["hps", "training sites"].values) == ["a", "b", "c"]
+    assert sorted(columns["hps", "other sites"].values) == ["d", "e"]
+    assert ("ms", "training sites") not in columns, "nothing was tested there"
+
+
+def test_a_local_network_is_tested_at_home_and_every_one_of_them_at_other_sites(comparison: Comparison) -> None:
+    columns = collect(comparison)["UNet, local"]
+    assert sorted(columns["hps", "training sites"].values) == ["a", "b", "c"], "not at another training site"
+    found = [v for v in columns["hps", "other sites"].values["d"] if not math.isnan(v)]
+    assert found == [5.0, 7.0]
+
+
+def test_missing_points_are_failures_in_rates_and_quartiles(comparison: Comparison) -> None:
+    figures = compare(comparison)["figures"]["hps"]["training sites"]
+    federated = figures["FedUNet, all heads"]
+    assert (federated["patients"], federated["values"], federated["missing"]) == (3, 5, 1)
+    assert federated["success"] == {"2": 0.6, "2.5": 0.6, "3": 0.8, "4": 0.8}
+    assert federated["median"] == 2.0 and federated["interval"][0] >= 1.0
+    assert figures["UNet, local"]["q75"] == 7.0 and figures["UNet, local"]["missing"] == 1
+
+
+def test_questions_are_answered_on_pairs_of_the_same_patients(comparison: Comparison) -> None:
+    tests = compare(comparison)["tests"]
+    one = next(t for t in tests if t["group"] == "training sites")
+    assert (one["first"], one["second"], one["pairs"]) == ("FedUNet, all heads", "UNet, local", 3)
+    # Patients' medians: 1.5, ∞ (3 and a missing one), 1.5 against 3, 6.5, ∞.
+    assert one["median_difference"] == -1.5
+    assert all(t["p"] <= t["p_holm"] <= 1 for t in tests)
+    text = markdown(compare(comparison))
+    assert "| FedUNet, all heads | 1.50 / 2.00 / 3.00 |" in text and "1/5" in text
+
+
+def test_only_digital_sites_are_compared_because_real_ones_send_no_single_patient(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give --local"):
+        Comparison(TABLE.replace(local=False), tmp_path, print)
+    with pytest.raises(ConfigError, match="task is 'hps'"):
+        Comparison(TABLE.replace(task="hps", method="fedavg", output_seg=False), tmp_path, print)
+
+
+def test_a_comparison_trains_tests_tables_and_lends_its_teachers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "compare --preset table --scans 3 --labelled 2 --test-locations site-1 site-8 --rounds 1 --epochs 1 "
+    command += f"--teacher-rounds 1 --uncertainty-samples 1 --exp-name t --methods kd --out {tmp_path}"
+    assert main(command.split()) == 0
+    shown = capsys.readouterr()
+    assert "FedKD-UNet" in shown.out and "FedKD-Swin" in shown.out and "the teachers" in shown.out
+    assert shown.err.count("teach-hps  round 1/1 finished") == 1, "the second network takes the first one's teachers"
+    server = tmp_path / "server"
+    one, two = (server / f"t-kd-{n}" / "teach-ms.safetensors" for n in ("unet", "swin-unetr"))
+    assert one.read_bytes() == two.read_bytes()
+    assert (tmp_path / "comparison" / "t" / "table.md").read_text() in shown.out
+    assert main(command.split()) == 0
+    assert "round" not in capsys.readouterr().err, "a finished comparison only prints its table"
