@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import pytest
 import torch
 from hub_client import logits_digest
 from hub_server import Fault, HubServer, Repository
-from small_models import small_model
+from small_models import small_config, small_model
 
 import cardiac_ct_fm as ccf
 
@@ -286,15 +287,20 @@ def test_a_push_that_the_hub_refuses_is_one_clear_line(
     assert "is not the name" in client.ask("push", folder=tmp_path / "published", repo="a/b/c", token=TOKEN)["message"]
 
 
-def test_a_head_file_travels_through_the_hub(server: HubServer, client: Client, tmp_path: Path) -> None:
-    model = ccf.from_pretrained(tmp_path / "published")
-    model.add_head("coronaries", ["Coronary"], own_decoder=True)
+def test_a_head_file_of_a_megabyte_travels_through_the_hub(server: HubServer, client: Client, tmp_path: Path) -> None:
+    trunk = small_config("residual u-net", "wide")
+    wide = ccf.create_model(trunk.replace(backbone=dataclasses.replace(trunk.backbone, feature_size=12)), seed=0)
+    wide.save_pretrained(tmp_path / "wide")
+    server.add_folder("org/wide", tmp_path / "wide")
+    model = ccf.from_pretrained(tmp_path / "wide")
+    model.add_head("coronaries", ["Coronary"], own_decoder=True, looks=["heart"])
     path = model.save_head("coronaries", tmp_path / "head" / "coronaries.safetensors")
+    assert path.stat().st_size > 1_000_000
     server.add_folder("group/heads", path.parent)
     heads = ["heart", "group/heads/coronaries.safetensors"]
-    reply = client.ask(source=REPO, cache_dir=tmp_path / "cache", heads=heads)
+    reply = client.ask(source="org/wide", cache_dir=tmp_path / "cache", heads=heads)
     assert reply["heads"] == ["heart", "coronaries"]
-    here = ccf.from_pretrained(tmp_path / "published", heads=["heart", path])
+    here = ccf.from_pretrained(tmp_path / "wide", heads=["heart", path])
     assert reply["logits"] == logits_digest(here)
     with torch.no_grad():
         model.backbone.input_block.conv1.conv.weight.add_(1.0)
