@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cardiac_ct_fm.measurements import add_measurements
-from cardiac_ct_fm.planning import Plan, PlanningOptions
+from cardiac_ct_fm.planning import Plan, PlanningOptions, measurements_to_json, write_scene
 from cardiac_ct_fm.result import Prediction
 
 
 def write_outputs(prediction: Prediction, folder: str | Path, options: PlanningOptions | None = None) -> Path:
-    """Measure where that is not done yet, draw, and save a prediction: all files or none.
+    """Measure where that is not done yet, draw, report, and save a prediction: all files or none.
 
     Args:
         prediction: what was found; measurements are added to it.
@@ -27,9 +29,29 @@ def write_outputs(prediction: Prediction, folder: str | Path, options: PlanningO
     if options is not None or not isinstance(plan, Plan):
         plan = add_measurements(prediction, options)
 
-    def draw(found: Prediction, target: Path) -> None:
+    def write(found: Prediction, target: Path) -> None:
         from cardiac_ct_fm.preview import write_preview
+        from cardiac_ct_fm.report import write_report
 
+        rows, notes = found.measurements, [w for w in found.warnings if w not in {f.message for f in plan.findings}]
+        measurements_to_json(target / "measurements.json", plan, rows)
+        write_scene(target / "planning.mrk.json", plan)
         write_preview(target / "preview.png", found.volume, found.landmarks, found.label_maps.get("heart"), plan)
+        facts = run_facts(found.run)
+        write_report(target / "report.html", found.volume, plan, measurements=rows, facts=facts, warnings=notes)
 
-    return prediction.save(folder, extras=[draw])
+    return prediction.save(folder, extras=[write])
+
+
+def run_facts(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report says about how a prediction was made, in words, from what ``run.json`` will hold."""
+    named = {
+        "model": run.get("model"),
+        "weights sha256": run.get("trunk_sha256"),
+        "quality": run.get("quality"),
+        "heads": run.get("heads"),
+        "corrected points": run.get("landmarks"),
+        "label map": run.get("segmentation"),
+    }
+    versions = {f"version of {name}": value for name, value in run.get("package", {}).items()}
+    return {name: value for name, value in {**named, **versions}.items() if value is not None}

@@ -199,7 +199,11 @@ def draw_points(ax: Axes, view: View, points: Mapping[str, FloatArray], size: fl
         ax.scatter([x], [y], s=size, c=face, edgecolors=rim, linewidths=1.2, zorder=5)
         row = _free_row(placed, x / (x1 - x0), y / (y1 - y0))
         label = name if near else f"{name}, {away:.0f} mm off"
-        text = ax.annotate(label, (x, y), xytext=(8, 6 - 15 * row), textcoords="offset points", color=colour, zorder=6)
+        # Names near the right border stand to the left of their point.
+        side = -1 if x - x0 > 0.8 * (x1 - x0) else 1
+        place = (8 * side, 6 - 15 * row)
+        text = ax.annotate(label, (x, y), xytext=place, textcoords="offset points", color=colour, zorder=6)
+        text.set(ha="left" if side > 0 else "right")
         text.set(fontsize=9.5 if near else 8, fontweight="bold" if near else "normal", path_effects=outline())
 
 

@@ -36,6 +36,7 @@ RESULT_FILES: tuple[str, ...] = (
     "landmarks.mrk.json",
     "landmarks.mps",
     "measurements.json",
+    "planning.mrk.json",
     "preview.png",
     "report.html",
     COMPLETE_MARKER,

@@ -30,7 +30,9 @@ RESULTS = (
     "landmarks.mps",
     "landmarks.mrk.json",
     "measurements.json",
+    "planning.mrk.json",
     "preview.png",
+    "report.html",
     "run.json",
     "segmentation.json",
     "segmentation.nii.gz",
@@ -106,6 +108,8 @@ def test_predict_writes_all_results_and_nothing_else(predicted: tuple[Path, str]
     assert facts["quality"] == "standard"
     assert facts["seconds"]["load"] > 0
     assert (folder / "preview.png").read_bytes().startswith(b"\x89PNG")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "finder" in page and "Not a medical device" in page
 
 
 def test_predict_prints_every_expected_landmark_with_its_position(predicted: tuple[Path, str]) -> None:
@@ -215,6 +219,8 @@ def test_measure_with_corrected_points_fills_what_prediction_could_not(
     assert rows["lca_height_mm"]["value"] is None
     assert rows["lca_height_mm"]["status"] == "not_found"
     assert (tmp_path / "ct_cropped" / "preview.png").exists()
+    scene = json.loads((tmp_path / "ct_cropped" / "planning.mrk.json").read_text())
+    assert {"Plane", "ClosedCurve"} <= {markup["type"] for markup in scene["markups"]}
 
 
 def test_measure_takes_the_label_map_beside_the_points(

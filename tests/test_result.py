@@ -55,7 +55,7 @@ def test_points_label_maps_and_measurements_are_reached_by_name(prediction: Pred
 def test_the_folder_holds_what_the_documentation_promises(prediction: Prediction, tmp_path: Path) -> None:
     folder = prediction.save(tmp_path / "out" / "ct")
     names = {p.name for p in folder.iterdir()}
-    assert names == set(RESULT_FILES) - {"preview.png", "report.html"}
+    assert names == set(RESULT_FILES) - {"planning.mrk.json", "preview.png", "report.html"}
 
     image = nib.load(folder / "segmentation.nii.gz")
     labels = np.asarray(image.dataobj)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from cardiac_ct_fm.planning.export import export_slicer, measurements_to_csv, measurements_to_json
+from cardiac_ct_fm.planning.export import export_slicer, measurements_to_csv, measurements_to_json, write_scene
 from cardiac_ct_fm.planning.measure import Plan, measure
 from cardiac_ct_fm.planning.options import PlanningOptions
 
@@ -17,4 +17,5 @@ __all__ = [
     "measure",
     "measurements_to_csv",
     "measurements_to_json",
+    "write_scene",
 ]

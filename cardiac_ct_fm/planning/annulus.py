@@ -6,15 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS, OSTIA
 from cardiac_ct_fm.geometry import FloatArray, Grid
 from cardiac_ct_fm.landmark_io import Landmark
-from cardiac_ct_fm.planning.contours import Contour
-from cardiac_ct_fm.planning.edges import MIN_CLEAR_FRACTION, blood_level, label_border, trace_image, trace_labels
+from cardiac_ct_fm.planning.contours import RAY_DIRECTIONS, Contour
+from cardiac_ct_fm.planning.edges import (
+    MIN_CLEAR_FRACTION,
+    TISSUE_HU,
+    blood_level,
+    label_border,
+    trace_image,
+    trace_labels,
+)
 from cardiac_ct_fm.planning.options import PlanningOptions
 from cardiac_ct_fm.planning.planes import Finding, Plane, Sampler, hinge_circle, layout_findings, triangle_problem, unit
-from cardiac_ct_fm.planning.prior import LABEL_SD_MM, Prior
+from cardiac_ct_fm.planning.prior import EDGE_WIDTH_MM, LABEL_SD_MM, Prior
 
 FREE_SD_MM = 2.5
 """How far the annulus may lie from the hinge circle midway between two points: an ellipse of axis ratio 1.29 ± 0.1
@@ -122,13 +130,21 @@ class Lumen:
         """The contour around the plane's origin, or None when neither image nor labels show one."""
         if self.labels is not None:
             border = label_border(self.labels, plane, prior.reach_mm + 2.0 * LABEL_SD_MM, OWN_LABELS)
-            prior = prior if border is None else prior.with_labels(*border)
+            prior = prior if border is None else prior.with_labels(border[0], border[1] & self._ends(plane, border[0]))
         seen = trace_image(self.image, plane, prior, self.blood_hu, self.labels, OWN_LABELS)
         if seen is not None and (seen.clear_fraction >= MIN_CLEAR_FRACTION or self.labels is None):
             return seen
         if self.labels is None:
             return None
         return trace_labels(self.labels, self.image, plane, prior, self.blood_hu, OWN_LABELS) or seen
+
+    def _ends(self, plane: Plane, border_mm: FloatArray) -> npt.NDArray[np.bool_]:
+        """(RAYS,) whether a label's border can be right: not where blood goes on beyond it without a label."""
+        assert self.labels is not None
+        beyond = plane.world((border_mm + EDGE_WIDTH_MM)[:, None] * RAY_DIRECTIONS)
+        blood = self.image(beyond) > (self.blood_hu + TISSUE_HU) / 2.0
+        result: npt.NDArray[np.bool_] = ~(blood & (self.labels.nearest(beyond) == 0))
+        return result
 
     def ring(self, plane: Plane, hinges: FloatArray, point_sd_mm: float) -> Contour | None:
         """The annulus contour: convex, near the hinge points (3, 3), around its own centre."""
@@ -137,7 +153,13 @@ class Lumen:
             return None
         centred = plane.moved(contour.centroid)
         contour = self.trace(centred, Prior.oval(contour, centred, hinges))
-        return None if contour is None or contour.clear_fraction < MIN_CLEAR_FRACTION else contour.convex()
+        if contour is None or contour.clear_fraction < MIN_CLEAR_FRACTION:
+            return None
+        # The ring goes through the hinge points. Muscle or a leaflet's base may hide the wall there, so a point that
+        # lies farther out than its doubt draws the ring outward.
+        xy = centred.project(hinges)
+        reach = np.linalg.norm(xy, axis=1, keepdims=True)
+        return contour.convex(xy * np.maximum(1.0 - point_sd_mm / reach, 0.0))
 
 
 def find_annulus(points: Points, lumen: Lumen, options: PlanningOptions) -> Annulus | Finding:

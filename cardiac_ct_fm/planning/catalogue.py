@@ -101,9 +101,9 @@ _GROUPS: dict[str, tuple[_Row, ...]] = {
         ("sinus_height_mm", "Height of the widest level", "Along the normal of the annulus plane.", None),
     ),
     "Sinotubular junction": (
-        ("stj_height_mm", "Height", "The waist above the sinuses, along the normal of the annulus plane.", None),
-        ("stj_mean_diameter_mm", "Mean diameter", f"{_SLICE} at the waist; {_CIRCLE}", _STJ),
-        ("stj_area_mm2", "Area", f"{_SLICE} at the waist.", _STJ),
+        ("stj_height_mm", "Height", "Where the sinuses' taper ends, along the normal of the annulus plane.", None),
+        ("stj_mean_diameter_mm", "Mean diameter", f"{_SLICE} where the sinuses' taper ends; {_CIRCLE}", _STJ),
+        ("stj_area_mm2", "Area", f"{_SLICE} where the sinuses' taper ends.", _STJ),
         ("stj_min_diameter_mm", "Minimum diameter", _MIN, _STJ),
         ("stj_max_diameter_mm", "Maximum diameter", _MAX, _STJ),
     ),

@@ -3,7 +3,9 @@
 No library that installs everywhere traces a centreline through an unsegmented lumen (VMTK has no wheels for pip), and
 the root's own measurements need the lumen's contour at every step anyway. So the line is tracked: plane by plane, the
 centre of the lumen's contour is the next point and the last one's contour is what the next is expected to look like.
-A smoothing spline through the centres gives tangents, and the sections are cut again, perpendicular to it.
+Through the sinuses it is tracked from above, where no leaflet lies in the lumen: seen from the annulus, the leaflets
+look like the wall and the sinuses behind them like other vessels. A smoothing spline through the centres gives
+tangents, and the sections are cut again, perpendicular to it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from cardiac_ct_fm.geometry import FloatArray
 from cardiac_ct_fm.planning.contours import Contour
 from cardiac_ct_fm.planning.edges import MIN_CLEAR_FRACTION, SLAB_MM
 from cardiac_ct_fm.planning.planes import Plane, unit
-from cardiac_ct_fm.planning.prior import Prior
+from cardiac_ct_fm.planning.prior import OUTWARD, Prior
 
 TRACK_STEP_MM = 2.0
 SECTION_STEP_MM = 1.0
@@ -41,6 +43,17 @@ sinus of 36 mm (Hamdan) the area doubles, but over 8 mm; hinge points 2 mm too h
 
 MAX_OUTSIDE = 0.02
 """Share of a contour's rays that may leave the scan."""
+
+CLEAN_RATIO = (1.3, 2.7)
+"""Where a lumen without leaflets is looked for, in annulus radii above the annulus: sinuses end at 1.69 ± 0.18 radii
+(Koshkelashvili et al. 2019), and the leaflets' free edges lie below that."""
+
+CLEAN_STEP_MM = 3.0
+CLEAN_SD_MM = 3.5
+"""Radius of that section against the annulus's: the junction is 1.15 times as wide (29.8 to 25.7 mm in men, Hamdan) and
+its standard deviation is 2 mm of radius; doubled."""
+
+JUNCTION_TO_ANNULUS = 1.15
 
 END_POINTS = 8
 """Centres that decide how the line goes on beyond its end, and how far it is carried on."""
@@ -113,7 +126,13 @@ def track(annulus: Contour, trace: Trace, contains: Contains, down_mm: float, up
         The line, or None when fewer than four contours were found.
     """
     below, ended_below = _march(annulus, trace, contains, -1.0, down_mm)
-    above, ended_above = _march(annulus, trace, contains, 1.0, up_mm)
+    clean = _clean_section(annulus, trace, contains)
+    if clean is None:
+        above, ended_above = _march(annulus, trace, contains, 1.0, up_mm, OUTWARD)
+    else:
+        height = float(annulus.plane.height(clean.centroid))
+        beyond, ended_above = _march(clean, trace, contains, 1.0, up_mm - height)
+        above = [*_descend(clean, annulus, trace)[::-1], clean, *beyond]
     centres = [c.centroid for c in below[::-1]] + [annulus.centroid] + [c.centroid for c in above]
     if len(centres) < 5:
         return None
@@ -123,23 +142,87 @@ def track(annulus: Contour, trace: Trace, contains: Contains, down_mm: float, up
     s, ras, tangents = _by_length(spline, along, annulus.plane)
     guides = [*below[::-1], annulus, *above]
     guide_s = np.interp(along, _dense_parameter(along), _dense_length(spline, along, annulus.plane))
-    sections = _sections(s, ras, tangents, guides, guide_s, trace)
+    sections = _sections(s, ras, tangents, guides, guide_s, trace, OUTWARD if clean is None else 1.0)
     return Centreline(s, ras, tangents, sections, ended_below, ended_above)
 
 
+def _clean_section(annulus: Contour, trace: Trace, contains: Contains) -> Contour | None:
+    """The lumen above the valve: of the levels where it is looked for, the one with the least tissue inside."""
+    normal, radius = annulus.plane.normal, annulus.area_diameter_mm / 2.0
+    low, high = CLEAN_RATIO
+    expected = Prior.circle(JUNCTION_TO_ANNULUS * radius, CLEAN_SD_MM, 12)
+    ahead, found = annulus.centroid + low * radius * normal, list[Contour]()
+    for _ in range(int((high - low) * radius / CLEAN_STEP_MM) + 1):
+        contour: Contour | None = None
+        for _ in range(2):
+            if not bool(contains(ahead)):
+                return _cleanest(found, annulus, trace, expected)
+            contour = trace(Plane.through(ahead, ahead - annulus.centroid, annulus.plane.u), expected)
+            if contour is None or contour.clear_fraction < MIN_CLEAR_FRACTION or contour.outside_scan > MAX_OUTSIDE:
+                contour = None
+                break
+            ahead = contour.centroid
+        if contour is not None:
+            found.append(contour)
+        ahead = ahead + CLEAN_STEP_MM * unit(ahead - annulus.centroid)
+    return _cleanest(found, annulus, trace, expected)
+
+
+def _cleanest(found: list[Contour], annulus: Contour, trace: Trace, expected: Prior) -> Contour | None:
+    """The contour with the least tissue inside, cut again perpendicular to the line; None of none."""
+    if not found:
+        return None
+    best = min(found, key=lambda contour: contour.tissue_fraction)
+    below = best.centroid - annulus.centroid
+    # As far above it as the annulus is below: the mean of both chords is an arc's tangent.
+    above = found[
+        int(np.argmin([abs(np.linalg.norm(c.centroid - best.centroid) - np.linalg.norm(below)) for c in found]))
+    ]
+    direction = unit(below)
+    if above.plane.height(best.centroid) < -CLEAN_STEP_MM / 2.0:
+        direction = unit(direction + unit(above.centroid - best.centroid))
+    again = trace(Plane.through(best.centroid, direction, annulus.plane.u), expected)
+    return best if again is None or again.clear_fraction < MIN_CLEAR_FRACTION else again
+
+
+def _descend(top: Contour, annulus: Contour, trace: Trace) -> list[Contour]:
+    """Contours every :data:`TRACK_STEP_MM` from a section above the valve down to the annulus, without both ends."""
+    start, goal = top.centroid, annulus.centroid
+    length = float(np.linalg.norm(start - goal))
+    count = int(length / TRACK_STEP_MM)
+    last, found = top, list[Contour]()
+    for step in range(1, count):
+        share = step / count
+        normal = unit((1.0 - share) * top.plane.normal + share * annulus.plane.normal)
+        # Between where the last centre points and the straight way to the annulus: the line may bend, not wander.
+        ahead = last.centroid + (goal - last.centroid) / (count - step + 1)
+        plane = Plane.through(ahead, normal, annulus.plane.u)
+        contour = trace(plane, Prior.like(last, plane, CONTOUR_SD_MM, True))
+        growth = 0.0 if contour is None else contour.area_mm2 / last.area_mm2
+        if (
+            contour is None
+            or contour.clear_fraction < MIN_CLEAR_FRACTION
+            or not 1 / MAX_AREA_JUMP <= growth <= MAX_AREA_JUMP
+        ):
+            continue
+        found.append(contour)
+        last = contour
+    return found
+
+
 def _march(
-    annulus: Contour, trace: Trace, contains: Contains, sign: float, length_mm: float
+    start: Contour, trace: Trace, contains: Contains, sign: float, length_mm: float, outward: float = 1.0
 ) -> tuple[list[Contour], str]:
-    """Contours every :data:`TRACK_STEP_MM` from the annulus upward (sign 1) or downward (−1), and why they end."""
-    direction = annulus.plane.normal
-    path = [annulus.centroid]
-    last, found = annulus, list[Contour]()
+    """Contours every :data:`TRACK_STEP_MM` from a first one upward (sign 1) or downward (−1), and why they end."""
+    direction = start.plane.normal
+    path = [start.centroid]
+    last, found = start, list[Contour]()
     for _ in range(int(np.ceil(length_mm / TRACK_STEP_MM))):
-        plane = Plane.through(path[-1] + sign * TRACK_STEP_MM * direction, direction, annulus.plane.u)
+        plane = Plane.through(path[-1] + sign * TRACK_STEP_MM * direction, direction, start.plane.u)
         ahead = last.ras + sign * (TRACK_STEP_MM + SLAB_MM) * direction
         if 1.0 - float(contains(ahead).mean()) > MAX_OUTSIDE:
             return found, "truncated"
-        contour = trace(plane, Prior.like(last, plane, CONTOUR_SD_MM, sign > 0.0))
+        contour = trace(plane, Prior.like(last, plane, CONTOUR_SD_MM, sign > 0.0, outward))
         if contour is None:
             return found, "lost"
         if contour.outside_scan > MAX_OUTSIDE:
@@ -195,14 +278,20 @@ def _by_length(spline: BSpline, along: FloatArray, annulus: Plane) -> tuple[Floa
 
 
 def _sections(
-    s: FloatArray, ras: FloatArray, tangents: FloatArray, guides: list[Contour], guide_s: FloatArray, trace: Trace
+    s: FloatArray,
+    ras: FloatArray,
+    tangents: FloatArray,
+    guides: list[Contour],
+    guide_s: FloatArray,
+    trace: Trace,
+    outward: float,
 ) -> tuple[Section, ...]:
     """Contours perpendicular to the line, each expected to look like the nearest one of the first pass."""
     result = []
     for level, point, tangent in zip(s, ras, tangents, strict=True):
         guide = guides[int(np.argmin(np.abs(guide_s - level)))]
         plane = Plane.through(point, tangent, guide.plane.u)
-        contour = trace(plane, Prior.like(guide, plane, CONTOUR_SD_MM, level > 0.0))
+        contour = trace(plane, Prior.like(guide, plane, CONTOUR_SD_MM, level > 0.0, outward))
         if contour is not None and contour.outside_scan <= MAX_OUTSIDE and contour.clear_fraction >= MIN_CLEAR_FRACTION:
             # The outflow tract is drawn as the annulus is, over leaflets and muscle bundles that hang into it.
             result.append(Section(float(level), contour.convex() if level <= 0.0 else contour))

@@ -32,6 +32,7 @@ class Contour:
         edge_sd_mm: one standard deviation of the contour's radius as a whole (noise and blur of the edge).
         lumen_hu: median HU inside.
         outside_scan: share (0…1) of the rays that leave the scan within the contour.
+        tissue_fraction: share (0…1) of the area that is darker than half-way between blood and tissue: leaflets.
     """
 
     plane: Plane
@@ -41,6 +42,7 @@ class Contour:
     edge_sd_mm: float
     lumen_hu: float
     outside_scan: float
+    tissue_fraction: float = 0.0
 
     @cached_property
     def xy(self) -> FloatArray:
@@ -116,9 +118,13 @@ class Contour:
         """Diameter of the circle of the same perimeter, P/π."""
         return self.perimeter_mm / float(np.pi)
 
-    def convex(self) -> Contour:
-        """The convex hull: the ring as a reader draws it, bridged over leaflets that are cut at their base."""
-        p = _dense(self.radii_mm)
+    def convex(self, xy: FloatArray | None = None) -> Contour:
+        """The convex hull: the ring as a reader draws it, bridged over leaflets that are cut at their base.
+
+        Args:
+            xy: (N, 2) in-plane points, mm, that the hull holds as well.
+        """
+        p = _dense(self.radii_mm) if xy is None else np.concatenate([_dense(self.radii_mm), xy])
         corners = p[ConvexHull(p).vertices]
         ahead = np.roll(corners, -1, axis=0) - corners
         # A ray t·d meets the line through corner c along a at t = (c × a) / (d × a); the hull is the nearest line.

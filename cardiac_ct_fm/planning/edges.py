@@ -65,8 +65,8 @@ BENDING_WEIGHT = 0.05
 MAX_STEPS = 3
 """Largest change of radius between neighbouring rays, in radius steps: a slope of 45° at 14 mm."""
 
-CLEAR_EDGE = 0.35
-"""Share of the lumen's contrast that an edge needs to be counted as seen."""
+CLEAR_EDGE = 0.25
+"""Share of the lumen's contrast that an edge needs to be counted as seen: what blur leaves of a 1 mm wall."""
 
 MIN_CLEAR_FRACTION = 0.5
 """A contour seen on fewer rays than this is not trusted."""
@@ -140,7 +140,9 @@ def trace_image(
     # An edge that falls together with the border of the scan is the border's, not the lumen's.
     outside = float(np.mean([beyond[k, radii <= smooth[k] + EDGE_WIDTH_MM / 2.0].any() for k in range(RAYS)]))
     sd = float(np.hypot(blur, spread / np.sqrt(2 * prior.harmonics + 1)))
-    return Contour(plane, smooth, "image", seen, sd, lumen, outside)
+    area = radii * (radii <= smooth[:, None] - EDGE_WIDTH_MM)
+    tissue = float((area * (dark > 0.5)).sum() / max(area.sum(), 1.0))  # without the blurred wall itself
+    return Contour(plane, smooth, "image", seen, sd, lumen, outside, tissue)
 
 
 def label_border(

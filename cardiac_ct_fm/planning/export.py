@@ -26,14 +26,20 @@ PLANE_MARGIN_MM = 4.0
 """How far a plane is drawn beyond its contour."""
 
 
-def measurements_to_json(path: str | Path, plan: Plan) -> None:
+def measurements_to_json(path: str | Path, plan: Plan, measurements: Mapping[str, Measurement] | None = None) -> None:
     """``measurements.json`` of one scan: the numbers, what a reader has to know about them, and the choices made.
+
+    Args:
+        path: the file.
+        plan: the measurements with their findings and options.
+        measurements: all measurements, when there are more than the plan's own (volumes of chambers).
 
     Raises:
         OutputError: the file system refuses.
     """
+    rows = plan.measurements if measurements is None else measurements
     content = {
-        "measurements": [m.to_dict() for m in plan.measurements.values()],
+        "measurements": [m.to_dict() for m in rows.values()],
         "findings": [{"code": f.code, "message": f.message} for f in plan.findings],
         "calcium_clock_mm3": plan.calcium_clock,
         "options": plan.options.recorded(),
@@ -90,6 +96,36 @@ def export_slicer(plan: Plan, folder: str | Path) -> list[Path]:
         OutputError: the file system refuses.
     """
     target = Path(folder)
+    written = [target / "points.mrk.json"]
+    points = {**{n: None for n in plan.points.problems}, **plan.points.ras}
+    write_slicer(written[0], [_landmark(plan, name, ras) for name, ras in points.items()])
+    for name, markup in _markups(plan).items():
+        path = target / f"{name}.mrk.json"
+        write_json(path, {"@schema": SLICER_SCHEMA, "markups": [markup]})
+        written.append(path)
+    return written
+
+
+def write_scene(path: str | Path, plan: Plan) -> Path:
+    """Planes, contours and centreline in one markups file, which 3D Slicer opens as one node each.
+
+    Args:
+        path: the file, named ``*.mrk.json``.
+        plan: the measurements; what was not found is not in the file.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        OutputError: the file system refuses.
+    """
+    target = Path(path)
+    write_json(target, {"@schema": SLICER_SCHEMA, "markups": list(_markups(plan).values())})
+    return target
+
+
+def _markups(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Name → markup of everything but the points."""
     files: dict[str, dict[str, Any]] = {}
     if plan.annulus is not None:
         contour = plan.annulus.contour
@@ -103,14 +139,7 @@ def export_slicer(plan: Plan, folder: str | Path) -> list[Path]:
         files |= _section(name, section)
     if plan.centreline is not None:
         files["centreline"] = _curve(plan.centreline.ras[::2], "Aortic centreline", "#e8edf4", False)
-    written = [target / "points.mrk.json"]
-    points = {**{n: None for n in plan.points.problems}, **plan.points.ras}
-    write_slicer(written[0], [_landmark(plan, name, ras) for name, ras in points.items()])
-    for name, markup in files.items():
-        path = target / f"{name}.mrk.json"
-        write_json(path, {"@schema": SLICER_SCHEMA, "markups": [markup]})
-        written.append(path)
-    return written
+    return files
 
 
 def _landmark(plan: Plan, name: str, ras: FloatArray | None) -> Landmark:

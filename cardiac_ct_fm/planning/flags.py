@@ -30,6 +30,7 @@ class Flag:
             value is missing.
         values: the values that were used, in words.
         source: where the rule was read.
+        doubtful: whether a value that it rests on is ``low_confidence``.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Flag:
     state: State
     values: str
     source: str
+    doubtful: bool = False
 
 
 def find_flags(measurements: Mapping[str, Measurement]) -> list[Flag]:
@@ -73,7 +75,8 @@ def _below(
         certain &= row.value + sd < limit
         possible &= row.value - sd < limit
     state: State = "met" if certain else "borderline" if possible else "not met"
-    return Flag(title, rule, state, ", ".join(texts), source)
+    weak = any(row is not None and row.status == "low_confidence" for row in rows)
+    return Flag(title, rule, state, ", ".join(texts), source, weak)
 
 
 def _septum(measurements: Mapping[str, Measurement]) -> Flag:
@@ -85,4 +88,5 @@ def _septum(measurements: Mapping[str, Measurement]) -> Flag:
     sd = row.uncertainty or 0.0
     group = "short" if row.value < 3.0 else "intermediate" if row.value <= 6.0 else "long"
     state: State = "met" if row.value + sd < 3.0 else "borderline" if row.value - sd < 6.0 else "not met"
-    return Flag(title, rule, state, f"{row.value:.1f} ± {sd:.1f} mm: {group}", HOKKEN)
+    text = f"{row.value:.1f} ± {sd:.1f} mm: {group}"
+    return Flag(title, rule, state, text, HOKKEN, row.status == "low_confidence")

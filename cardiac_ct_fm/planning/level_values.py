@@ -72,7 +72,8 @@ def level_values(
         stj = sections["stj"]
         names = {"stj_mean_diameter_mm": "area_diameter_mm", "stj_area_mm2": "area_mm2"}
         enter(stj, names | {f"stj_{q}": q for q in ("min_diameter_mm", "max_diameter_mm")}, levels.stj_sd_mm)
-        height = float(annulus.plane.height(stj.contour.centroid))
+        heights = annulus.plane.height(np.stack([section.contour.centroid for section in line.sections]))
+        height = float(np.interp(levels.stj_mm, line.levels, heights))
         sd = float(np.hypot(level_sd, levels.stj_sd_mm))
         sheet.put("stj_height_mm", height, sd, plane=stj.contour.plane, details={"kind": levels.stj_kind})
     else:

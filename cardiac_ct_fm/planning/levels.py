@@ -14,7 +14,7 @@ from cardiac_ct_fm.planning.contours import Contour
 
 SMOOTH_MM = 1.0
 MIN_BULGE_MM = 0.5
-"""How much wider than the waist above them the sinuses have to be, to be told apart from noise (edge noise of a mean
+"""How much wider than what lies above them the sinuses have to be, to be told apart from noise (edge noise of a mean
 diameter is 0.1–0.2 mm)."""
 
 SINUS_RANGE_MM = (3.0, 30.0)
@@ -22,10 +22,25 @@ SINUS_RANGE_MM = (3.0, 30.0)
 an annulus of 26 mm, and 30 mm above one of 34 mm."""
 
 STJ_REACH_MM = 25.0
-"""The waist lies at most this far above the widest level."""
+"""The sinuses' bulge is held against the narrowest level within this distance above the widest."""
 
+STJ_BEYOND_MM = (2.0, 18.0)
+"""The junction lies this far above the widest level: the height of a whole root above the annulus is 1.69 radii."""
+
+STJ_RATIO, STJ_RATIO_SD = 1.69, 0.36
+"""Height of the junction above the annulus in annulus radii, 1.69 ± 0.18 (Koshkelashvili et al., Monaldi Arch Chest Dis
+2019), with twice the spread so that it only decides between kinks that are seen equally well."""
+
+KINK_MM = 1.5
+"""The diameters are smoothed by this before their bend is looked at: three sections."""
+
+FINE_MM = 0.25
+WAIST_MM = 3.0
+"""A narrowest level this close to the kink is the junction: a kink is known to about twice :data:`KINK_MM`."""
+
+VALLEY_REACH_MM = 3.0
 VALLEY_MM = 0.25
-"""Levels whose diameter is within this of the waist's could be the waist as well."""
+"""A waist is one if the diameter rises by this beyond it; levels within it could be the waist as well."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,72 +49,99 @@ class RootLevels:
 
     Attributes:
         sinus: where it is widest, or None.
-        stj: the sinotubular junction, or None.
+        stj: the section nearest to the sinotubular junction, or None.
+        stj_mm: where along the line the junction is; NaN without one.
         stj_sd_mm: how far along the line the junction could be somewhere else.
-        stj_kind: ``waist`` (a minimum) or ``end of taper`` (the tube goes on as wide as the junction).
+        stj_kind: ``waist`` (a minimum) or ``kink`` (the end of the sinuses' taper; the aorta goes on otherwise).
         truncated: the scan ends before the junction could be seen.
     """
 
     sinus: Section | None
     stj: Section | None
+    stj_mm: float
     stj_sd_mm: float
     stj_kind: str
     truncated: bool
 
 
 def find_levels(line: Centreline) -> RootLevels:
-    """The widest level above the annulus and the waist above it, from the diameters along the centreline."""
+    """The widest level above the annulus and the junction above it, from the diameters along the centreline."""
     above = line.levels >= 0.0
     s = line.levels[above]
     cut = line.ended_above == "truncated"
+    nothing = RootLevels(None, None, float("nan"), 0.0, "", cut)
     if len(s) < 8:
-        return RootLevels(None, None, 0.0, "", cut)
-    even = np.arange(s[0], s[-1] + 0.5)
+        return nothing
+    even = np.arange(s[0], s[-1] + FINE_MM / 2.0, FINE_MM)
     diameter = np.interp(even, s, line.values("area_diameter_mm")[above])
-    smooth = gaussian_filter1d(diameter, SMOOTH_MM, mode="nearest")
-    peaks, _ = find_peaks(smooth)
+    peak = _widest(even, gaussian_filter1d(diameter, SMOOTH_MM / FINE_MM, mode="nearest"))
+    if peak is None:
+        return nothing
+    sinus = line.nearest(float(even[peak]))
+    expected = STJ_RATIO * float(np.interp(0.0, even, diameter)) / 2.0
+    found = _junction(even, diameter, peak, expected, STJ_RATIO_SD / STJ_RATIO * expected)
+    if found is None:
+        return RootLevels(sinus, None, float("nan"), 0.0, "", cut)
+    level, sd, kind = found
+    return RootLevels(sinus, line.nearest(level), level, sd, kind, cut)
+
+
+def _widest(s: FloatArray, smooth: FloatArray) -> int | None:
+    """The most prominent widest level, or None when nothing bulges."""
     low, high = SINUS_RANGE_MM
-    for peak in peaks[(even[peaks] >= low) & (even[peaks] <= high)]:
-        window = (even > even[peak]) & (even <= even[peak] + STJ_REACH_MM)
-        if not window.any() or smooth[peak] - smooth[window].min() < MIN_BULGE_MM:
-            continue
-        sinus = line.nearest(float(even[peak]))
-        found = _waist(even, smooth, int(peak), window)
-        if found is None:
-            return RootLevels(sinus, None, 0.0, "", cut)
-        level, sd, kind = found
-        return RootLevels(sinus, line.nearest(level), sd, kind, cut)
-    return RootLevels(None, None, 0.0, "", cut)
+    peaks, facts = find_peaks(smooth, prominence=0.0)
+    inside = (s[peaks] >= low) & (s[peaks] <= high)
+    order = np.argsort(-facts["prominences"][inside])
+    for peak in peaks[inside][order]:
+        window = (s > s[peak]) & (s <= s[peak] + STJ_REACH_MM)
+        if window.any() and smooth[peak] - smooth[window].min() >= MIN_BULGE_MM:
+            return int(peak)
+    return None
 
 
-def _waist(
-    s: FloatArray, diameter: FloatArray, peak: int, window: np.ndarray[tuple[int], np.dtype[np.bool_]]
+def _junction(
+    s: FloatArray, diameter: FloatArray, peak: int, expected_mm: float, expected_sd_mm: float
 ) -> tuple[float, float, str] | None:
-    """Level, its standard deviation and its kind; None when the line ends while the root still tapers."""
-    inside = np.flatnonzero(window)
-    valleys, _ = find_peaks(-diameter)
-    for valley in valleys[(valleys > peak) & np.isin(valleys, inside)]:
-        deep = diameter[peak] - diameter[valley] >= MIN_BULGE_MM
-        rise = diameter[valley:].max() - diameter[valley]
-        if deep and rise >= VALLEY_MM:
-            at = _vertex(s, diameter, int(valley))
-            return at, _valley_sd(s, diameter, int(valley)), "waist"
-    slope = np.gradient(diameter, s)
-    steepest = inside[int(np.argmin(slope[inside]))]
-    flat = np.flatnonzero((np.arange(len(s)) > steepest) & (slope > 0.2 * slope[steepest]))
-    if not len(flat) or s[-1] - s[flat[0]] < 3.0:
+    """Level of the junction, its standard deviation and its kind; None when the line ends while the root still tapers.
+
+    The junction is where the sinuses' taper ends: the sharpest upward bend of the diameters. An aorta that is narrower
+    farther up does not move it, as it would move the narrowest level.
+    """
+    smooth = gaussian_filter1d(diameter, KINK_MM / FINE_MM, mode="nearest")
+    bend = np.gradient(np.gradient(smooth, s), s)
+    near, far = STJ_BEYOND_MM
+    # A bend is only seen from both sides.
+    inside = (s >= s[peak] + near) & (s <= min(s[peak] + far, s[-1] - 2.0 * KINK_MM))
+    if not inside.any() or bend[inside].max() <= 0.0:
         return None
-    at = int(flat[0])
-    return float(s[at]), max(1.0, abs(float(s[at] - s[steepest])) / 2.0), "end of taper"
+    score = np.where(inside, np.maximum(bend, 0.0) * np.exp(-0.5 * ((s - expected_mm) / expected_sd_mm) ** 2), 0.0)
+    kink = int(np.argmax(score))
+    strong = s[score >= 0.5 * score[kink]]
+    sd = max(float(np.ptp(strong)), 1.0) / float(np.sqrt(12.0))
+    little = gaussian_filter1d(diameter, SMOOTH_MM / FINE_MM, mode="nearest")
+    valleys, _ = find_peaks(-little)
+    for valley in valleys[np.abs(s[valleys] - s[kink]) <= WAIST_MM]:
+        if little[valley:].max() - little[valley] >= VALLEY_MM:
+            # Both tell of one junction; smoothing moves the kink toward the sinuses, the waist away from them.
+            spread = np.array([KINK_MM, _valley_sd(s, little, int(valley))])
+            both = np.array([float(s[kink]), _vertex(s, diameter, float(s[valley]))])
+            level = float(np.sum(both / spread**2) / np.sum(1.0 / spread**2))
+            return level, max(sd, float(spread[1])), "waist"
+    return float(s[kink]), sd, "kink"
 
 
-def _vertex(s: FloatArray, diameter: FloatArray, valley: int) -> float:
-    """Lowest point of the parabola through a valley and its neighbours."""
-    if not 0 < valley < len(s) - 1:
-        return float(s[valley])
-    before, here, after = diameter[valley - 1 : valley + 2]
-    bend = before - 2.0 * here + after
-    return float(s[valley] + (0.5 * (before - after) / bend if bend > 1e-9 else 0.0))
+def _vertex(s: FloatArray, diameter: FloatArray, about_mm: float) -> float:
+    """Lowest point of a valley whose sides are two parabolas; smoothing alone would move it toward the gentler side."""
+    near = np.abs(s - about_mm) <= VALLEY_REACH_MM
+    x, y = s[near], diameter[near]
+    candidates = np.arange(about_mm - WAIST_MM / 2.0, about_mm + WAIST_MM / 2.0 + 0.05, 0.1)
+
+    def misfit(at: float) -> float:
+        away = x - at
+        terms = np.stack([np.ones_like(x), np.minimum(away, 0.0) ** 2, np.maximum(away, 0.0) ** 2], axis=-1)
+        return float(np.sum((terms @ np.linalg.lstsq(terms, y, rcond=None)[0] - y) ** 2))
+
+    return float(min(candidates, key=misfit))
 
 
 def _valley_sd(s: FloatArray, diameter: FloatArray, valley: int) -> float:

@@ -42,7 +42,7 @@ POINT_RAYS = 8
 """Weight of a hinge point against rays of 3°: its doubt of 1 mm is small beside the 24° that it stands for."""
 
 OUTWARD = 2.5
-"""Above the annulus the next contour may lie this much farther outward than inward."""
+"""Above the annulus a contour may lie this much farther outward than inward of one that followed a leaflet."""
 
 LABEL_SD_MM = 1.0
 """How far a label map's border may be off: half a voxel of the 2 mm look, and the tolerance that surface distances of
@@ -99,7 +99,7 @@ class Prior:
         """The oval nearest to a first contour and to the three hinge points (3, 3), seen from another plane's origin.
 
         An annulus is an ellipse to within a millimetre or so; leaflet tissue at its base and leaks are not. Rays far
-        from the oval lose their say (Tukey's weights), and each point counts as much as :data:`POINT_RAYS` rays.
+        from the oval lose their say (Tukey's weights); the points keep theirs, each as much as :data:`POINT_RAYS` rays.
         """
         along = np.concatenate([traced.ras, np.repeat(points, POINT_RAYS, axis=0)])
         xy = plane.project(along)
@@ -117,21 +117,31 @@ class Prior:
             away = radius - basis @ solution
             limit = max(4.0 * 1.4826 * float(np.median(np.abs(away))), 1.0)
             weight = np.sqrt(np.clip(1.0 - (away / limit) ** 2, 0.0, 1.0) ** 2 + 1e-4)
+            weight[len(traced.ras) :] = 1.0
         oval = np.maximum(terms(RAY_ANGLES) @ solution, MIN_RADIUS_MM)
         sd = np.full(RAYS, OVAL_SD_MM)
         return cls(oval, sd, sd, RING_HARMONICS, RING_WALL)
 
     @classmethod
-    def like(cls, last: Contour, plane: Plane, sd_mm: float, above: bool) -> Prior:
-        """The neighbouring contour, seen from another plane's origin; ``above`` the annulus the wall is open."""
+    def like(cls, last: Contour, plane: Plane, sd_mm: float, above: bool, outward: float = 1.0) -> Prior:
+        """The neighbouring contour, seen from another plane's origin.
+
+        Args:
+            last: the neighbour.
+            plane: the rays' plane.
+            sd_mm: how much a radius may change.
+            above: of the annulus, where leaflets lie in the lumen and the wall is behind them.
+            outward: how much farther the contour may lie outward; :data:`OUTWARD` where the neighbour's own edge may be
+                a leaflet's.
+        """
         xy = plane.project(last.ras)
         angle, radius = np.arctan2(xy[:, 1], xy[:, 0]), np.hypot(xy[:, 0], xy[:, 1])
         order = np.argsort(angle)
         radii = np.interp(RAY_ANGLES, angle[order], radius[order], period=2.0 * np.pi)
-        inward, outward = np.full(RAYS, sd_mm), np.full(RAYS, sd_mm * (OUTWARD if above else 1.0))
+        inward, outer = np.full(RAYS, sd_mm), np.full(RAYS, sd_mm * outward)
         if above:
-            return cls(radii, inward, outward, SINUS_HARMONICS, OPEN_WALL)
-        return cls(radii, inward, outward, RING_HARMONICS, THIN_WALL)
+            return cls(radii, inward, outer, SINUS_HARMONICS, OPEN_WALL)
+        return cls(radii, inward, outer, RING_HARMONICS, THIN_WALL)
 
     def with_labels(self, border_mm: FloatArray, known: npt.NDArray[np.bool_]) -> Prior:
         """The same, with the border of a label map taken into account where it is ``known`` (RAYS,).

@@ -72,7 +72,7 @@ def build_page(
     body = [
         # A table whose foot is repeated on every printed page by every browser.
         '<table class="sheet"><tbody><tr><td>',
-        _header(volume),
+        _header(volume, plan),
         "<main>",
         _cards(measurements),
         _attention(plan, warnings),
@@ -93,9 +93,11 @@ def build_page(
     return head + "\n".join(part for part in body if part) + "</body></html>\n"
 
 
-def _header(volume: Volume) -> str:
+def _header(volume: Volume, plan: Plan) -> str:
     spacing = " × ".join(f"{s:.2f}" for s in volume.grid.spacing)
+    given = {True: "supine (given)", False: "not supine (given)"}
     position = volume.facts.get("patient_position", "position unknown")
+    position = position if plan.options.supine is None else given[plan.options.supine]
     return (
         f'<header><p class="brand">cardiac-ct-fm · aortic root</p><h1>{escape(volume.name)}</h1>'
         f'<p class="facts">voxels {spacing} mm · {escape(str(position))}</p>'
@@ -112,7 +114,8 @@ def shown(row: Measurement) -> str:
 
 def digits(row: Measurement) -> int:
     """Decimals that a value is worth."""
-    return {"mm": 1, "deg": 0, "ratio": 2, "mL": 0}.get(row.unit, 0)
+    small = row.unit == "mL" and row.value is not None and row.value < 10.0
+    return 2 if small else {"mm": 1, "deg": 0, "ratio": 2}.get(row.unit, 0)
 
 
 def doubt(row: Measurement) -> str:
@@ -155,9 +158,11 @@ def _attention(plan: Plan, warnings: Sequence[str]) -> str:
 
 
 def _flags(flags: Sequence[Flag]) -> str:
+    weak = f'<span class="chip low_confidence">{STATUS_TEXT["low_confidence"]}</span>'
     rows = "".join(
         f'<tr><th scope="row">{escape(f.title)}</th><td>{escape(f.rule)}</td><td>{escape(f.values)}</td>'
-        f'<td><span class="chip flag-{f.state.replace(" ", "-")}">{f.state}</span></td></tr>'
+        f'<td><span class="chip flag-{f.state.replace(" ", "-")}{" weak" if f.doubtful else ""}">{f.state}</span>'
+        f"{weak if f.doubtful else ''}</td></tr>"
         for f in flags
     )
     sources = "".join(f"<li>{escape(s)}</li>" for s in dict.fromkeys(f.source for f in flags))

@@ -72,8 +72,8 @@ def stretched(scene: Scene) -> Picture:
         }
         for name, (s, colour) in levels.items():
             ax.axhline(s, color=colour, linewidth=1.0, linestyle=(0, (6, 4)))
-            label = ax.text(offsets[0] + 0.6, s + 0.4, f"{name}  {s:+.0f} mm", color=colour, fontsize=9)
-            label.set_path_effects(outline())
+            label = ax.text(offsets[0] + 0.6, s + 0.4, f"{name}  {s:+.0f} mm", color=colour, fontsize=10.5)
+            label.set(path_effects=outline(3.0), fontweight="bold")
         head = ax.text(0.98, 0.985, title, transform=ax.transAxes, ha="right", va="top", color=INK, fontsize=11)
         head.set(path_effects=outline(3.0), fontweight="bold")
         bare(ax)
@@ -85,9 +85,9 @@ def stretched(scene: Scene) -> Picture:
 
 
 def calcium_map(scene: Scene) -> Picture | None:
-    """Brightest voxels of the valve seen along its axis; what was counted in the colour of its cusp."""
+    """Brightest voxels of the valve seen along its axis, calcium in its cusp's colour; None where there is none."""
     row, deposits = scene.plan.measurements["calcium_valve_mm3"], scene.plan.deposits
-    if row.value is None or deposits is None:
+    if not row.value or deposits is None:
         return None
     plane = scene.annulus.plane
     view = View.en_face(plane, scene.centre)

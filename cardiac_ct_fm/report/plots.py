@@ -96,9 +96,13 @@ def s_curve_plot(plan: Plan) -> str | None:
         right, up = frame.at(view.lao_deg + sd[0], view.cran_deg + sd[1])
         oval = f'<ellipse class="doubt" cx="{px:.1f}" cy="{py:.1f}" rx="{right - px:.1f}" ry="{py - up:.1f}"/>'
         frame.parts += [oval, f'<circle class="mark" cx="{px:.1f}" cy="{py:.1f}" r="5"/>']
-        anchor, shift = ("end", -12) if px > WIDTH * 0.6 else ("start", 12)
-        frame.text(px + shift, py - 22, VIEW_TITLES[name], "label", anchor)
-        frame.text(px + shift, py - 8, view.text, "value", anchor)
+        # The curve rises to the right or to the left; its lower side is free on the other.
+        slope = float(np.interp(view.lao_deg + 5.0, lao, cran) - np.interp(view.lao_deg - 5.0, lao, cran))
+        anchor, shift = ("start", 12) if slope > 0.0 else ("end", -12)
+        above = py > HEIGHT - BOTTOM - 44
+        anchor, shift = (("end", -12) if anchor == "start" else ("start", 12)) if above else (anchor, shift)
+        frame.text(px + shift, py + (-24 if above else 22), VIEW_TITLES[name], "label", anchor)
+        frame.text(px + shift, py + (-10 if above else 36), view.text, "value", anchor)
     return frame.svg("S-curve: C-arm views perpendicular to the annulus")
 
 

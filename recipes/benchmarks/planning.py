@@ -1,0 +1,181 @@
+"""How right are the measurements of the aortic root? On digital patients, whose truth is known, and on the real scan.
+
+    python -m recipes.benchmarks.planning --n 100 --predicted 25 --out docs/planning
+
+With true landmarks the geometry and the image are tested; with predicted ones everything. A value that the scan shows
+and that was not made counts as an infinite error, so it moves medians and quartiles. ``--rows`` keeps finished
+patients, so an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cardiac_ct_fm.inference import Predictor
+from recipes.benchmarks.planning_cases import Row, with_predicted_landmarks, with_true_landmarks
+from recipes.benchmarks.planning_plots import bland_altman
+
+LEAST_CALCIUM_MM3 = 10.0
+"""Below this a share of the volume says nothing; three voxels of a planning scan."""
+
+HUMAN_AREA, HUMAN_DIAMETER = "diameter 0.4 ± 0.9 mm", "diameter 0.2 (−1.4…+1.8) mm"
+QUANTITIES: tuple[tuple[str, tuple[str, ...], str, float | None, str], ...] = (
+    ("Annulus area", ("annulus_area_mm2",), "%", 5.0, HUMAN_AREA),
+    ("Annulus perimeter", ("annulus_perimeter_mm",), "%", None, ""),
+    ("Annulus minimum diameter", ("annulus_min_diameter_mm",), "mm", None, HUMAN_DIAMETER),
+    ("Annulus maximum diameter", ("annulus_max_diameter_mm",), "mm", None, HUMAN_DIAMETER),
+    ("Height of the left ostium", ("lca_height_mm",), "mm", 0.7, "ICC 0.78"),
+    ("Height of the right ostium", ("rca_height_mm",), "mm", 0.7, "ICC 0.61"),
+    ("Height of the junction", ("stj_height_mm",), "mm", 0.7, ""),
+    ("Membranous septum", ("membranous_septum_length_mm",), "mm", 0.7, ""),
+    ("Junction, mean diameter", ("stj_mean_diameter_mm",), "mm", 1.0, "ICC 0.95"),
+    ("Sinuses, mean diameter", ("sinus_mean_diameter_mm",), "mm", 1.0, "ICC 0.99"),
+    ("Sinus to commissure (3)", tuple(f"sinus_{c}_diameter_mm" for c in ("rcc", "lcc", "ncc")), "mm", 1.0, ""),
+    ("Sinuses, maximum diameter", ("sinus_max_diameter_mm",), "mm", 1.0, ""),
+    ("Sinuses, minimum diameter", ("sinus_min_diameter_mm",), "mm", 1.0, ""),
+    ("Outflow tract area", ("lvot_area_mm2",), "%", None, ""),
+    ("C-arm, three-cusp (2 angles)", ("carm_three_cusp_lao_deg", "carm_three_cusp_cran_deg"), "°", 2.0, ""),
+    ("C-arm, cusp overlap (2 angles)", ("carm_cusp_overlap_lao_deg", "carm_cusp_overlap_cran_deg"), "°", 2.0, ""),
+    ("Calcium per cusp, label map", tuple(f"calcium_{c}_mm3" for c in ("rcc", "lcc", "ncc")), "%", 10.0, ""),
+    ("Calcium per cusp, from 850 HU", tuple(f"calcium_{c}_mm3 fixed" for c in ("rcc", "lcc", "ncc")), "%", 10.0, ""),
+    ("Calcium per cusp, blood + 100 HU", tuple(f"calcium_{c}_mm3 lumen" for c in ("rcc", "lcc", "ncc")), "%", 10.0, ""),
+)
+"""Title, names, unit of the error, the issue's limit for the median, and what two people differ by."""
+
+
+def errors(rows: list[Row], names: tuple[str, ...], unit: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(N,) signed errors of what could be asked; a missing value is NaN."""
+    found = []
+    for row in rows:
+        if row["name"] not in names or not row["asked"]:
+            continue
+        if row["name"].startswith("calcium") and row["truth"] < LEAST_CALCIUM_MM3:
+            continue
+        error = float("nan") if row["value"] is None else row["value"] - row["truth"]
+        if row["name"].endswith("_deg"):
+            error = (error + 180.0) % 360.0 - 180.0
+        found.append(100.0 * error / row["truth"] if unit == "%" else error)
+    return np.array(found)
+
+
+def summary(rows: list[Row]) -> list[dict[str, Any]]:
+    """One entry per quantity; a missing value is an infinite error."""
+    table = []
+    for title, names, unit, limit, human in QUANTITIES:
+        signed = errors(rows, names, unit)
+        if not len(signed):
+            continue
+        made = signed[np.isfinite(signed)]
+        size = np.where(np.isfinite(signed), np.abs(signed), np.inf)
+        low, middle, high = (float(np.quantile(size, q, method="higher")) for q in (0.25, 0.5, 0.75))
+        entry = {
+            "quantity": title,
+            "unit": unit,
+            "asked": len(signed),
+            "missed": int(np.isnan(signed).sum()),
+            "median": _known(middle),
+            "q25": _known(low),
+            "q75": _known(high),
+            "bias": float(made.mean()) if len(made) else None,
+            "lower": float(made.mean() - 1.96 * made.std()) if len(made) else None,
+            "upper": float(made.mean() + 1.96 * made.std()) if len(made) else None,
+            "limit": limit,
+            "human": human,
+        }
+        table.append(entry | {"met": None if limit is None else bool(middle <= limit)})
+    return table
+
+
+def _known(value: float) -> float | None:
+    return round(value, 3) if np.isfinite(value) else None
+
+
+def markdown(table: list[dict[str, Any]]) -> list[str]:
+    """The summary for people."""
+    out = [
+        "| Quantity | asked | missed | median error [quartiles] | bias, limits of agreement | wanted | people |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for e in table:
+        unit = "" if e["unit"] == "°" else " "
+        spread = f"{_cell(e['median'])}{unit}{e['unit']} [{_cell(e['q25'])}–{_cell(e['q75'])}]"
+        agreement = "–" if e["bias"] is None else f"{e['bias']:+.1f} ({e['lower']:+.1f} … {e['upper']:+.1f})"
+        wanted = "" if e["limit"] is None else f"≤ {e['limit']:g} {'✓' if e['met'] else '✗'}"
+        out.append(
+            f"| {e['quantity']} | {e['asked']} | {e['missed']} | {spread} | {agreement} | {wanted} | {e['human']} |"
+        )
+    return out
+
+
+def _cell(value: float | None) -> str:
+    return "missed" if value is None else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def collect(seeds: range, file: Path, one: Callable[[int], list[Row]]) -> list[Row]:
+    """Rows of all patients; finished ones are read from a file of one patient per line, new ones are added to it."""
+    done: dict[int, list[Row]] = {}
+    if file.exists():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            rows = json.loads(line)
+            done[rows[0]["seed"]] = rows
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        if seed not in done:
+            done[seed] = one(seed)
+            with file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(done[seed]) + "\n")
+            print(f"patient {seed}", flush=True)
+    return [row for seed in seeds for row in done[seed]]
+
+
+def write(rows: list[Row], kind: str, count: int, out: Path) -> list[dict[str, Any]]:
+    """Tables and plots of one kind of landmarks."""
+    table = summary(rows)
+    invented = sum(not row["asked"] and row["value"] is not None for row in rows)
+    content = {"patients": count, "numbers_of_what_the_scan_does_not_show": invented, "table": table}
+    (out / f"{kind}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with (out / f"{kind}.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    bland_altman(rows, f"{count} digital patients, {kind} landmarks", out / f"{kind}.png")
+    text = [f"{count} patients; numbers given for what a scan does not show: {invented}.", "", *markdown(table)]
+    (out / f"{kind}.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    print("\n".join(text))
+    return table
+
+
+def main() -> None:
+    """Measure, compare, write; see the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--n", type=int, default=100, help="patients with true landmarks, from seed 0 on")
+    parser.add_argument("--predicted", type=int, default=0, help="patients with predicted landmarks, from seed 0 on")
+    parser.add_argument("--model", default="cardiac_swin_tiny")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rows", type=Path, default=Path("out/planning"), help="folder that keeps finished patients")
+    parser.add_argument("--cache", type=Path, help="folder that keeps rendered whole scans")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.n:
+        write(collect(range(args.n), args.rows / "true.jsonl", with_true_landmarks), "true", args.n, args.out)
+    if args.predicted:
+        predictor = Predictor(args.model, device="cpu")
+
+        def one(seed: int) -> list[Row]:
+            return with_predicted_landmarks(seed, predictor, args.cache)
+
+        rows = collect(range(args.predicted), args.rows / "predicted.jsonl", one)
+        write(rows, "predicted", args.predicted, args.out)
+
+
+if __name__ == "__main__":
+    main()
