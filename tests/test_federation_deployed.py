@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from federation_parties import SERVER, SITES, Parties
 from federation_sites import SUBJECTS, quick
+from safetensors.numpy import save_file
 
+from cardiac_ct_fm.errors import ConfigError
 from recipes.federated_distillation.in_process import run_in_process
 from recipes.federated_distillation.messages import Order, Reply
 from recipes.federated_distillation.nvflare_job import CONTROLLER, write_job
@@ -25,6 +27,7 @@ from recipes.federated_distillation.settings import Settings
 from recipes.federated_distillation.site_worker import SiteWorker
 from recipes.federated_distillation.sites import folder_site, labels_of_sites
 from recipes.federated_distillation.state import State
+from recipes.federated_distillation.trainee import initial_parameters
 
 pytest.importorskip("nvflare")
 
@@ -122,6 +125,18 @@ def test_jobs_that_carry_code_are_refused(parties: Parties, tmp_path: Path) -> N
     for name in SITES:
         assert not list(parties.kits[name].rglob("stowaway*")), "the code reached no site"
     assert not list((parties.kits[SERVER] / "federated_distillation").glob("code*")), "nothing of the job ran"
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_at_once_and_the_lead_told(parties: Parties, tmp_path: Path) -> None:
+    first = quick(exp_name="first")
+    step = make_plan(first, labels_of_sites(first))[0]
+    ckpt = tmp_path / "hps.safetensors"
+    save_file(initial_parameters(step, 0), ckpt)
+    settings = quick(task="kd", method="kd", output_seg=True, exp_name="misfit", ckpt=str(ckpt),
+                     holdings=("site-a=heart,hps", "site-b=heart,ms,calc"))  # fmt: skip
+    with pytest.raises(ConfigError, match="has the heads hps, but heart, ms, calc is needed"):
+        parties.lead(settings)
+    assert not list((parties.kits[SERVER] / "federated_distillation" / "misfit").glob("*.safetensors"))
 
 
 def test_kits_allow_two_classes_no_code_no_commands_and_stream_no_logs(parties: Parties) -> None:

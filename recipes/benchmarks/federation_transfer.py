@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]  # comes with NVFlare, has no annotations
 from nvflare.apis.executor import Executor
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
@@ -133,8 +133,8 @@ def measure(settings: Settings, out: Path) -> dict[str, Any]:
             os.killpg(party.pid, signal.SIGKILL)
             party.wait()
     folder = kits[SERVER] / "federated_distillation" / settings.exp_name
-    with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
-        rows = [r for r in csv.DictReader(file) if (r["site"], r["measure"]) == ("server", "sites")]
+    with (folder / "history.csv").open(encoding="utf-8", newline="") as history:
+        rows = [r for r in csv.DictReader(history) if (r["site"], r["measure"]) == ("server", "sites")]
     ends = [float(r["time"]) for r in rows]
     if len(ends) < settings.rounds or any(r["value"] != str(len(settings.locations)) for r in rows):
         raise CardiacCTError(

@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cardiac_ct_fm.config import LookConfig
 from cardiac_ct_fm.errors import ConfigError
 from cardiac_ct_fm.files import write_json
 from recipes.federated_distillation.in_process import run_in_process
 from recipes.federated_distillation.local_training import Drawn
 from recipes.federated_distillation.plan import Step, make_plan
-from recipes.federated_distillation.scoring import score
+from recipes.federated_distillation.scans import Scan
+from recipes.federated_distillation.scoring import HeldOutWindow, draw_held_out_window, errors
 from recipes.federated_distillation.settings import METHODS, NETWORKS, POINT_TASKS, Settings
 from recipes.federated_distillation.site_worker import SiteWorker
 from recipes.federated_distillation.sites import Site, digital_site, labels_of_sites
@@ -25,7 +27,7 @@ from recipes.federated_distillation.state import State
 from recipes.federated_distillation.trainee import model_from
 
 PatientScores = dict[str, dict[str, Any]]
-"""Patient → head → ``points`` or ``dice`` → name → value, as :func:`.scoring.score` gives it."""
+"""Patient → head → ``points`` or ``dice`` → name → value, as :func:`.scoring.errors` gives it."""
 
 
 class Comparison:
@@ -49,6 +51,7 @@ class Comparison:
         self.folder = home / "comparison" / settings.exp_name
         self._sites: dict[str, Site] = {}
         self._drawn: dict[str, Drawn] = {}
+        self._windows: dict[tuple[str, LookConfig], HeldOutWindow] = {}
 
     def experiment(self, method: str, network: str) -> Settings:
         """The settings of one method with one network."""
@@ -56,7 +59,7 @@ class Comparison:
         return self.settings.replace(method=method, model_type=network, exp_name=name, stage="distil")
 
     def run(self, methods: Sequence[str] = METHODS, networks: Sequence[str] = NETWORKS) -> None:
-        """Train and test what is missing.
+        """Train and test what is missing, one method after the other.
 
         Raises:
             FederationError: a step failed.
@@ -64,8 +67,6 @@ class Comparison:
         for network in networks:
             for method in methods:
                 self._train(self.experiment(method, network))
-        for network in networks:
-            for method in methods:
                 self._test(self.experiment(method, network))
 
     def scores(self, settings: Settings, step: str) -> dict[str, PatientScores] | None:
@@ -77,6 +78,13 @@ class Comparison:
         if name not in self._sites:
             self._sites[name] = digital_site(name, self.settings)
         return self._sites[name]
+
+    def _window(self, scan: Scan, look: LookConfig) -> HeldOutWindow:
+        """A held-out patient's window, drawn once for all networks."""
+        key = (scan.patient, look)
+        if key not in self._windows:
+            self._windows[key] = draw_held_out_window(scan, look, scan.labels, self.settings.seed)
+        return self._windows[key]
 
     def _train(self, settings: Settings) -> None:
         """One experiment up to its last network."""
@@ -118,7 +126,8 @@ class Comparison:
             heads = [h for h in step.heads if h in POINT_TASKS]
             result: dict[str, PatientScores] = {}
             for name in settings.test_locations or settings.locations:
-                scans = [s for s in self._site(name).held_out if s.labels.intersection(heads)]
-                result[name] = {s.patient: score(model, s, heads, settings.seed) for s in scans}
+                look = model.config.look("root")
+                windows = {s.patient: self._window(s, look) for s in self._site(name).held_out}
+                result[name] = {patient: errors(model, window, heads) for patient, window in windows.items()}
             write_json(self.folder / f"{settings.exp_name}.{step.name}.json", result)
             self.say(f"{settings.exp_name}: {step.name} is tested")

@@ -109,10 +109,10 @@ def _add(
         if not any(head in labels[site] for site in step.sites):
             continue  # a local network that never saw this label
         for site, patients in scores.items():
-            took_part = site in comparison.settings.locations
-            if took_part and site not in step.sites:
-                continue
-            place = (head, GROUPS[0] if took_part else GROUPS[1])
+            trains = site in comparison.settings.locations and head in labels[site]
+            if trains and site not in step.sites:
+                continue  # another site's local network: it counts at other sites
+            place = (head, GROUPS[0] if trains else GROUPS[1])
             for patient, heads in patients.items():
                 for kind, figures in heads.get(head, {}).items():
                     lost = np.inf if kind == "points" else 0.0

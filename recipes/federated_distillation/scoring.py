@@ -7,7 +7,8 @@ treat it as infinitely far. The Dice of two empty masks is 1, of an empty and a 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ import torch
 from torch import Tensor
 
 from cardiac_ct_fm.anatomy import HEADS
+from cardiac_ct_fm.config import LookConfig
 from cardiac_ct_fm.decode import decode_landmarks
 from cardiac_ct_fm.geometry import Grid
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.preprocess import normalise
-from recipes.federated_distillation.examples import generator
+from recipes.federated_distillation.examples import ABOVE_MM, generator
 from recipes.federated_distillation.scans import Scan
 
 AIM_MM = 6.0
@@ -33,39 +35,79 @@ RESAMPLES = 1000
 """Bootstrap resamples of patients."""
 
 
+@dataclass(frozen=True)
+class HeldOutWindow:
+    """What a network is asked about a scan that was never trained on.
+
+    Attributes:
+        grid: where it looks.
+        hu: image (X, Y, Z).
+        maps: head → label map (X, Y, Z) uint8, also of the heart where it is known.
+        points: landmark head → its points; those that the scan does not show are missing.
+    """
+
+    grid: Grid
+    hu: Tensor
+    maps: dict[str, Tensor]
+    points: dict[str, dict[str, Landmark]]
+
+
+def draw_held_out_window(scan: Scan, look: LookConfig, heads: Iterable[str], seed: int) -> HeldOutWindow:
+    """The window of a scan; the same one for every network and round.
+
+    Args:
+        scan: the scan.
+        look: spacing and size.
+        heads: heads that are asked for, or needed as a second input; those without a label are left out.
+        seed: of the window's place.
+    """
+    rng = generator(seed, scan.patient, "test")
+    centre = scan.root_centre + np.array([0, 0, ABOVE_MM]) + rng.normal(0, AIM_MM, 3)
+    grid = Grid.centred(centre, look.spacing_mm, (look.window,) * 3)
+    known = scan.labels.intersection(heads)
+    hu, maps = scan.draw(grid, known, int(rng.integers(2**31)))
+    return HeldOutWindow(grid, hu, maps, {h: scan.points(h) for h in known if HEADS[h].kind == "landmarks"})
+
+
 @torch.inference_mode()
-def score(model: CardiacCTModel, scan: Scan, heads: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
-    """Errors of a network on one scan.
+def errors(model: CardiacCTModel, window: HeldOutWindow, heads: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Errors of a network in one window.
 
     Args:
         model: in evaluation mode.
-        scan: a scan that was never trained on.
-        heads: heads to test; those that the scan has no label of are left out.
-        seed: of the window's place; the same scan is always seen in the same window.
+        window: drawn with the model's root look.
+        heads: heads to test; those without a label are left out.
 
     Returns:
-        ``points``: name → mm, None where it was not found; ``dice``: name → 0…1.
+        Head → ``points``: name → mm, None where it was not found; or ``dice``: name → 0…1.
     """
+    wanted = [h for h in heads if h in window.maps and h in model.config.look("root").heads]
+    if not wanted:
+        return {}
+    device = next(model.parameters()).device
+    x = normalise(window.hu, model.config.intensity)[None, None].to(device)
+    heart = None
+    if model.config.condition_on_seg:
+        empty = torch.zeros(window.grid.shape, dtype=torch.uint8)
+        heart = window.maps.get("heart", empty)[None, None].to(device)
     result: dict[str, dict[str, Any]] = {}
+    for head, logits in model(x, heads=wanted, segmentation=heart).items():
+        if HEADS[head].kind == "landmarks":
+            found = decode_landmarks(logits[0], window.grid, HEADS[head].classes)
+            result[head] = {"points": distances(found, window.points[head], window.grid)}
+        else:
+            result[head] = {"dice": dice(logits[0].argmax(0).cpu(), window.maps[head], HEADS[head].classes)}
+    return result
+
+
+def score(model: CardiacCTModel, scan: Scan, heads: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
+    """Draw a scan's window and give the :func:`errors` of a network in it."""
     look = model.config.look("root")
-    rng = generator(seed, scan.patient, "test")
-    centre = scan.root_centre + np.array([0, 0, 4.0]) + rng.normal(0, AIM_MM, 3)
-    grid = Grid.centred(centre, look.spacing_mm, (look.window,) * 3)
     wanted = [h for h in heads if h in scan.labels and h in look.heads]
     if not wanted:
         return {}
-    condition = model.config.condition_on_seg
-    hu, truth = scan.draw(grid, {*wanted, *(["heart"] if condition else [])}, int(rng.integers(2**31)))
-    device = next(model.parameters()).device
-    x = normalise(hu, model.config.intensity)[None, None].to(device)
-    heart = truth.get("heart", torch.zeros(grid.shape, dtype=torch.uint8))[None, None].to(device) if condition else None
-    for head, logits in model(x, heads=wanted, segmentation=heart).items():
-        if HEADS[head].kind == "landmarks":
-            found = decode_landmarks(logits[0], grid, HEADS[head].classes)
-            result[head] = {"points": distances(found, scan.points(head), grid)}
-        else:
-            result[head] = {"dice": dice(logits[0].argmax(0).cpu(), truth[head], HEADS[head].classes)}
-    return result
+    needed = {*wanted, "heart"} if model.config.condition_on_seg else set(wanted)
+    return errors(model, draw_held_out_window(scan, look, needed, seed), wanted)
 
 
 def distances(found: Mapping[str, Landmark], truth: Mapping[str, Landmark], grid: Grid) -> dict[str, float | None]:

@@ -70,7 +70,8 @@ def digital_site(name: str, settings: Settings) -> Site:
     """A site of the digital cohort.
 
     The site holds ``settings.scans`` patients (not more than its model hospital), the first ``settings.labelled`` of
-    them labelled, for each type that the hospital has labelled.
+    them labelled, for each type that the hospital has labelled. Those who are held out are labelled completely, so
+    that every network can be tested at sites that never labelled anything; nobody trains on them.
 
     Raises:
         UnknownNameError: there is no such site.
@@ -84,7 +85,10 @@ def digital_site(name: str, settings: Settings) -> Site:
         own = [t for t in POINT_TASKS if i < min(settings.labelled, here.labelled[t])]
         seed = here.number * cohort.SITE_SEEDS + i
         scans.append(DigitalScan(here.number, seed, frozenset(["heart", *own]), cases))
-    return split(name, scans, settings)
+    site = split(name, scans, settings)
+    for scan in site.held_out:
+        scan.labels = frozenset(["heart", *POINT_TASKS])
+    return site
 
 
 def folder_site(name: str, data_list: Path, settings: Settings) -> Site:
