@@ -217,6 +217,26 @@ def test_a_scan_without_contrast_uses_the_label_map(points):
     assert plan.measurements["stj_mean_diameter_mm"].value == pytest.approx(2 * ROOT.stj, abs=0.8)
 
 
+def test_a_label_map_that_ends_inside_the_blood_does_not_cut_the_contour(scan, points):
+    labels = np.where(inside(scan), HEART_LABELS["Aorta"], 0).astype(np.uint8)
+    local = POSE.local(scan.grid.points().reshape(-1, 3)).reshape(*scan.data.shape, 3)
+    labels[(local[..., 2] > 28.0) & (local[..., 0] > 2.0)] = 0
+    plan = measure(scan, landmarks(points), labels, options=FEW)
+    assert plan.measurements["ascending_aorta_diameter_mm"].value == pytest.approx(2 * ROOT.ascending, abs=0.4)
+
+
+def test_leaflets_in_the_lumen_do_not_hide_the_sinuses_behind_them(scan, points):
+    local = POSE.local(scan.grid.points().reshape(-1, 3)).reshape(*scan.data.shape, 3)
+    away, z = np.hypot(local[..., 0], local[..., 1]), local[..., 2]
+    data = scan.data.copy()
+    data[(np.abs(away - ROOT.annulus + 0.5) < 0.9) & (z > 0.5) & (z < 11.0)] = 60
+    closed = measured(replace(scan, data=data), points).measurements
+    opened = measured(scan, points).measurements
+    for name in ("sinus_mean_diameter_mm", "sinus_lcc_diameter_mm", "stj_mean_diameter_mm"):
+        assert closed[name].value == pytest.approx(opened[name].value, abs=0.5)
+    assert closed["stj_height_mm"].value == pytest.approx(ROOT.stj_z, abs=0.5)
+
+
 def inside(scan):
     """Voxels of the phantom."""
     local = POSE.local(scan.grid.points().reshape(-1, 3))

@@ -12,6 +12,7 @@ from shutil import which
 import numpy as np
 import pytest
 from analytic_solids import Pose, RootPhantom, hinge_points, landmarks, render, with_spheres
+from PIL import Image
 
 from cardiac_ct_fm.errors import OutputError
 from cardiac_ct_fm.planning import PlanningOptions, measure
@@ -181,7 +182,26 @@ def test_flag_of_the_membranous_septum():
         assert (flag.state, flag.values.endswith(group)) == (state, True)
 
 
-@pytest.mark.skipif(which("chromium") is None, reason="needs Debian's chromium")
+def test_a_flag_of_doubtful_values_says_so():
+    rows = row("lca_height_mm", 14.0) | row("sinus_mean_diameter_mm", 36.0)
+    sure = next(f for f in find_flags(rows) if f.title == "Coronary obstruction, left")
+    rows["lca_height_mm"] = Measurement("lca_height_mm", 14.0, "mm", "low_confidence", 0.5)
+    unsure = next(f for f in find_flags(rows) if f.title == "Coronary obstruction, left")
+    assert (sure.state, sure.doubtful) == ("not met", False)
+    assert (unsure.state, unsure.doubtful) == ("not met", True)
+
+
+BROWSER = next((path for path in map(which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
+in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian's package: chromium)")
+
+
+def browse(*arguments: str) -> str:
+    """What headless Chromium prints."""
+    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
+
+
+@in_a_browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_no_part_of_the_page_is_wider_than_the_screen(page, tmp_path, width):
     inner = escape(page.read_text(encoding="utf-8"))
@@ -192,8 +212,27 @@ def test_no_part_of_the_page_is_wider_than_the_screen(page, tmp_path, width):
     )
     probe = tmp_path / "probe.html"
     probe.write_text(f"<!doctype html><body>{frame}{script}", encoding="utf-8")
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"]
-    shown = subprocess.run([*command, probe.as_uri()], capture_output=True, text=True, timeout=120, check=True).stdout
+    shown = browse("--virtual-time-budget=3000", "--dump-dom", probe.as_uri())
     found = re.search(r'data-widths="(\d+)/(\d+)"', shown)
     assert found, "the page did not load"
     assert int(found[1]) <= int(found[2]) <= width
+
+
+@in_a_browser
+def test_pictures_are_drawn_by_the_browser(page, tmp_path):
+    browse("--window-size=1280,3600", f"--screenshot={tmp_path / 'shot.png'}", page.as_uri())
+    pixels = np.asarray(Image.open(tmp_path / "shot.png").convert("RGB")).astype(int)
+    assert pixels.shape == (3600, 1280, 3)
+    dark = (pixels.max(axis=-1) < 40).mean()
+    green = (np.abs(pixels - [125, 240, 200]).max(axis=-1) < 40).sum()  # the annulus contour's colour
+    assert dark > 0.03 and green > 300
+
+
+@in_a_browser
+@pytest.mark.skipif(which("pdftotext") is None, reason="no pdftotext is installed (Debian's package: poppler-utils)")
+def test_every_printed_page_carries_the_disclaimer(page, tmp_path):
+    browse("--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'report.pdf'}", page.as_uri())
+    done = subprocess.run(["pdftotext", tmp_path / "report.pdf", "-"], capture_output=True, text=True, check=True)
+    pages = done.stdout.split("\f")[:-1]
+    assert len(pages) >= 3
+    assert all("Research use only. Not a medical device." in " ".join(text.split()) for text in pages)

@@ -127,7 +127,7 @@ class Scene:
                 draw_curve(ax, view, chord, colour, 1.0, "--")
 
         size = f"Area {section.contour.area_mm2:.0f} mm², mean diameter {section.contour.area_diameter_mm:.1f} mm"
-        text = f"{size}, {section.s_mm:+.0f} mm along the centreline."
+        text = f"{size}, {section.s_mm:+.0f} mm along the centreline.".replace("-", "\N{MINUS SIGN}")
         return Picture(name, title, text, self.one(view, 60.0, draw))
 
     def ostium(self, name: str) -> Picture:
@@ -152,9 +152,9 @@ class Scene:
             self._ring_trace(ax, view, extend=True)
             draw_curve(ax, view, np.stack([foot, at]), structure(name).colour, 2.0)
             x, y = view.project((foot + at) / 2.0)
-            inward = 1.0 if view.project(self.centre)[0] > x else -1.0
-            mark = ax.text(x + 1.2 * inward, y, f"{abs(height):.1f} mm", color=INK, fontsize=11, va="center", zorder=7)
-            mark.set(path_effects=outline(3.0), fontweight="bold", ha="left" if inward > 0 else "right")
+            # Names stand to the right of their points, so the figure stands to the left.
+            mark = ax.text(x - 1.2, y, f"{abs(height):.1f} mm", color=INK, fontsize=11, va="center", zorder=7)
+            mark.set(path_effects=outline(3.0), fontweight="bold", ha="right")
             draw_points(ax, view, self.plan.points.ras)
 
         return Picture(name.lower(), title, text, self.one(view, 60.0, draw))

@@ -72,7 +72,13 @@ def stretched(scene: Scene) -> Picture:
         }
         for name, (s, colour) in levels.items():
             ax.axhline(s, color=colour, linewidth=1.0, linestyle=(0, (6, 4)))
-            label = ax.text(offsets[0] + 0.6, s + 0.4, f"{name}  {s:+.0f} mm", color=colour, fontsize=10.5)
+            label = ax.text(
+                offsets[0] + 0.6,
+                s + 0.4,
+                f"{name}  {s:+.0f} mm".replace("-", "\N{MINUS SIGN}"),
+                color=colour,
+                fontsize=10.5,
+            )
             label.set(path_effects=outline(3.0), fontweight="bold")
         head = ax.text(0.98, 0.985, title, transform=ax.transAxes, ha="right", va="top", color=INK, fontsize=11)
         head.set(path_effects=outline(3.0), fontweight="bold")
