@@ -31,6 +31,9 @@ SLICER_SCHEMA = (
 _DECIMALS = 3
 """Files give mm and voxels to 0.001, far below what any point is known to."""
 
+SAME_PLACE_MM = 0.01
+"""Two ways of writing one point agree within this: a few times the rounding."""
+
 
 @dataclass(frozen=True)
 class Landmark:
@@ -194,6 +197,8 @@ def _parse_json(text: str) -> list[Landmark]:
     if "landmarks" in raw:
         if raw["coordinate_system"] != "RAS" or raw["unit"] != "mm":
             raise ValueError("coordinate_system must be RAS and unit mm")
+        for row in raw["landmarks"]:
+            _check_both(row)
         return [
             _landmark(row["name"], row["ras"] if row["found"] else None, row["confidence"]) for row in raw["landmarks"]
         ]
@@ -203,12 +208,31 @@ def _parse_json(text: str) -> list[Landmark]:
         system = str(markup.get("coordinateSystem", "LPS"))
         if system not in ("LPS", "RAS", "0", "1"):
             raise ValueError(f"coordinateSystem {system!r}")
+        units = markup.get("coordinateUnits", "mm")
+        if set([units] if isinstance(units, str) else units) != {"mm"}:
+            raise ValueError(f"coordinateUnits must be mm, not {units!r}")
         for row in markup["controlPoints"]:
             position = row.get("position") if row.get("positionStatus", "defined") == "defined" else None
             if position and system in ("LPS", "1"):
                 position = ras_to_lps(position).tolist()
             points.append(_landmark(row["label"], position or None, 1.0 if position else 0.0))
     return points
+
+
+def _check_both(row: Mapping[str, Any]) -> None:
+    """Refuse a point whose RAS and LPS are two places: only one was edited, and which is not known.
+
+    Raises:
+        ValueError: they differ by more than rounding.
+    """
+    if not row["found"] or row.get("lps") is None:
+        return
+    away = np.linalg.norm(ras_to_lps(row["lps"]) - np.asarray(row["ras"], dtype=np.float64))
+    if away > SAME_PLACE_MM:
+        raise ValueError(
+            f"{row['name']} has ras {row['ras']} and lps {row['lps']}, which are {away:.1f} mm apart; change both, or "
+            "delete the one that you did not edit"
+        )
 
 
 def _parse_mitk(text: str, names: Sequence[str]) -> list[Landmark]:

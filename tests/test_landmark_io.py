@@ -119,7 +119,15 @@ def test_mitk_points_keep_their_ids_when_others_are_missing_and_names_are_droppe
         ("a.mps", "<point><id>1</id>", "is no landmark file"),
         ("a.mps", "<point_set_file><point><id>1</id><x>a</x></point></point_set_file>", "is no landmark file"),
         ("a.json", '{"coordinate_system": "LPS", "unit": "mm", "landmarks": []}', "must be RAS"),
+        ("a.json", '{"coordinate_system": "RAS", "unit": "cm", "landmarks": []}', "unit mm"),
+        (
+            "a.json",
+            '{"coordinate_system": "RAS", "unit": "mm", "landmarks": [{"name": "RCC", "found": true, '
+            '"ras": [1, 2, 3], "lps": [-1, -2, 8], "confidence": 1}]}',
+            "RCC has ras .* and lps .* 5.0 mm apart",
+        ),
         ("a.mrk.json", '{"markups": [{"coordinateSystem": "IJK", "controlPoints": []}]}', "IJK"),
+        ("a.mrk.json", '{"markups": [{"coordinateUnits": "cm", "controlPoints": []}]}', "must be mm"),
         (
             "a.mrk.json",
             '{"markups": [{"controlPoints": [{"label": "NCC", "position": [0, 0, 1]}, '
