@@ -62,10 +62,10 @@ def trunk_of(source: str) -> CardiacCTModel:
     return create_model(name, seed=0).eval() if kind == "random" else load(source)
 
 
-def trained(trunk: CardiacCTModel, scans: ScanSource, folder: Path) -> Path:
+def trained(trunk: CardiacCTModel, scans: ScanSource, folder: Path, updates: int) -> Path:
     """The head file of a head that learned on these scans."""
     steps = -(-len(scans.keys) * WINDOWS // 2)
-    settings = FinetuneSettings(epochs=-(-UPDATES // steps), lr=RATE, windows=WINDOWS, validation=0.0, cache_gb=8.0)
+    settings = FinetuneSettings(epochs=-(-updates // steps), lr=RATE, windows=WINDOWS, validation=0.0, cache_gb=8.0)
     result = finetune(trunk, {"training": scans}, HEAD, out=folder, settings=settings)
     assert result.path is not None
     return result.path
@@ -98,7 +98,7 @@ def scores(model: CardiacCTModel, scan: LabelledScan) -> dict[str, dict[str, flo
 
 
 def experiment(
-    trunks: dict[str, str], labelled: list[int], held_out: int, work: Path, tell: Any = print
+    trunks: dict[str, str], labelled: list[int], held_out: int, work: Path, updates: int = UPDATES
 ) -> dict[str, Any]:
     """All trunks, all numbers of labelled scans; plain JSON types."""
     cache = work / "scans"
@@ -112,16 +112,16 @@ def experiment(
         for count in labelled:
             scans = f"{LABELLED_FROM}-{LABELLED_FROM + count - 1}"
             learned_on = digital_source(scans, strength=STRENGTH, shape=SHAPE, cache=cache)
-            files[count] = trained(trunk, learned_on, home / f"{count}")
-            tell(f"{name}: head of {count} scans", flush=True)
+            files[count] = trained(trunk, learned_on, home / f"{count}-{updates}", updates)
+            print(f"{name}: head of {count} scans", flush=True)
         model = with_heads(trunk, files)
         rows = []
         for key in test.keys:
-            file = home / f"{key}-{'-'.join(map(str, labelled))}.json"
+            file = home / f"{key}-{'-'.join(map(str, labelled))}-{updates}.json"
             if not file.exists():
                 write_json(file, scores(model, test.load(key)))
             rows.append(json.loads(file.read_text(encoding="utf-8")))
-            tell(f"{name}: {key} {rows[-1]}", flush=True)
+            print(f"{name}: {key} {rows[-1]}", flush=True)
         values[name] = {
             f"{n}": np.array([[row[f"{n}"][m] for m in ("dice", "cldice")] for row in rows]) for n in labelled
         }
@@ -137,7 +137,7 @@ def experiment(
     return {
         "what": "coronary arteries of digital patients by the last layer alone, a 1×1×1 convolution on the last map",
         "held_out_patients": held_out,
-        "settings": {"strength": STRENGTH, "shape": list(SHAPE), "updates": UPDATES, "windows": WINDOWS, "lr": RATE},
+        "settings": {"strength": STRENGTH, "shape": list(SHAPE), "updates": updates, "windows": WINDOWS, "lr": RATE},
         "trunks": found,
         f"{first}_minus_other_at_{last}": tests,
     }
@@ -209,12 +209,13 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("docs/coronaries"), help="without ending: .json and .png")
     parser.add_argument("--work", type=Path, default=Path("runs/coronaries"))
+    parser.add_argument("--updates", type=int, default=UPDATES, help="per head")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     trunks = dict(item.split("=", 1) for item in args.trunk or DEFAULT_TRUNKS)
     began = time.process_time()
-    result = experiment(trunks, sorted(args.labelled), args.held_out, args.work)
+    result = experiment(trunks, sorted(args.labelled), args.held_out, args.work, args.updates)
     spent = args.work / "cpu_seconds.json"
     before = json.loads(spent.read_text())["cpu_seconds"] if spent.exists() else 0.0
     write_json(spent, {"cpu_seconds": before + time.process_time() - began})
