@@ -52,6 +52,5 @@ def write_scan(path: Path, shape: tuple[int, int, int], spacing_mm: tuple[float,
     header["pixdim"][1:4] = spacing_mm
     with atomic_write(path) as temporary, temporary.open("wb") as file, gzip_writer(file) as stream:
         header.write_to(stream)
-        stream.write(bytes(4))  # no extension
         stream.write(np.ascontiguousarray(volume.data.T).data.cast("B"))
     return path
