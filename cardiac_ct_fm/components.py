@@ -7,6 +7,7 @@ so nothing as wide as a 64-bit index per voxel is ever held. Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import cc3d
 import numpy as np
@@ -82,7 +83,7 @@ def occupied_box(labels: LabelMap) -> tuple[slice, slice, slice] | None:
 
 def _parts(labels: LabelMap, regions: Regions) -> Iterator[tuple[LabelMap, Regions]]:
     """Both arrays voxel by voxel in the order of memory, some at a time; writing into the first changes it."""
-    order = "F" if labels.flags.f_contiguous else "C"
+    order: Literal["F", "C"] = "F" if labels.flags.f_contiguous else "C"
     flat, numbers = labels.reshape(-1, order=order), regions.reshape(-1, order=order)
     for begin in range(0, flat.size, _PART):
         yield flat[begin : begin + _PART], numbers[begin : begin + _PART]
