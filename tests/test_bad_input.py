@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -246,7 +247,14 @@ def test_a_batch_goes_on_and_says_so(tmp_path: Path, small: tuple[np.ndarray, np
     assert "is not a NIfTI image" in rows[1]["error"]
     assert "Traceback" not in answer.err
     assert "1 of 3 scans failed" in answer.err
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "z"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "measurements.csv", "z"]
+    with (tmp_path / "out" / "measurements.csv").open(newline="") as stream:
+        table = {line["case"]: line for line in csv.DictReader(stream)}
+    assert list(table) == ["a", "z"]
+    for line, row in zip(table.values(), (rows[0], rows[2]), strict=True):
+        for measured in row["measurements"]:
+            cell, value = line[measured["name"]], measured["value"]
+            assert cell == "" if value is None else float(cell) == pytest.approx(value, rel=1e-4)
 
 
 def test_a_batch_in_which_nothing_works_is_a_failure(

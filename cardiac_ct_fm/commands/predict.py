@@ -77,7 +77,8 @@ def predict(
 ) -> int:
     """Find chambers, valve landmarks and calcium in cardiac CT, and measure the aortic root.
 
-    Writes FOLDER/<scan>/ with a label map, landmarks (JSON, 3D Slicer, MITK), measurements, a picture and a report.
+    Writes FOLDER/<scan>/ with a label map, landmarks (JSON, 3D Slicer, MITK), measurements, a picture and a report,
+    and for several scans FOLDER/measurements.csv, one row per scan.
 
     Exit code 0: all done. 1: failed. 2: wrong usage. 3: some of several scans failed, the others are done.
 
@@ -94,6 +95,7 @@ def predict(
     cases = list_cases(scans, series)
     from cardiac_ct_fm.batch import BatchPredictor
     from cardiac_ct_fm.commands.results import outcome_row, print_json, print_outcome, print_summary
+    from cardiac_ct_fm.commands.table import write_table
     from cardiac_ct_fm.progress import ScanProgress
 
     def write(prediction: Prediction, folder: Path) -> None:
@@ -122,8 +124,12 @@ def predict(
             elif single:
                 progress.stop()
                 print_outcome(outcome)
-    if not single and not json_output:
-        print_summary(rows)
+    if not single:
+        complete = {row["name"]: Path(row["folder"]) for row in rows if row["status"] != "failed"}
+        if complete:
+            _log.info("All measurements in one table: %s", write_table(complete, out))
+        if not json_output:
+            print_summary(rows)
     failed = sum(row["status"] == "failed" for row in rows)
     if failed:
         _log.error("%d of %d scans failed; the others are complete.", failed, len(rows))
