@@ -179,7 +179,7 @@ def _pictures(pictures: Sequence[Picture]) -> str:
     if not pictures:
         return ""
     figures = "".join(
-        f'<figure{" class=wide" if p.wide else ""}><img alt="{escape(p.title)}" loading="lazy" '
+        f'<figure{" class=wide" if p.wide else ""}><img alt="{escape(p.title)}" '
         f'src="data:image/jpeg;base64,{base64.b64encode(p.data).decode("ascii")}">'
         f"<figcaption><strong>{escape(p.title)}</strong> {escape(p.caption)}</figcaption></figure>"
         for p in pictures
