@@ -205,12 +205,14 @@ def _about(
     plain = dataclasses.asdict(settings)
     device = plain.pop("device")
     del plain["cache_gb"]
+    looks, thin = settings.looks_for(head.name), settings.thin_head(head.name)
+    chosen = {"lr": settings.learning_rate, "looks": looks, "thin": thin}
     about = {
         "cardiac_ct_fm": __version__,
         "model": base.config.name,
         "trunk_sha256": base.trunk_sha256(),
         "head": dataclasses.asdict(head),
-        "settings": {**plain, "lr": settings.learning_rate, "device": str(choose_device(device).type)},
+        "settings": {**plain, **chosen, "device": str(choose_device(device).type)},
         "data": {part: {"name": s.name, "scans": list(s.keys), **s.facts} for part, s in sources.items()},
     }
     plain_json: dict[str, Any] = json.loads(json.dumps(about))
