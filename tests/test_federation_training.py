@@ -214,6 +214,24 @@ def test_finetuning_changes_heads_only(make: Callable, tmp_path: Path) -> None:
     assert changed == {"heads", "coarse"}
 
 
+def test_teachers_train_whole_even_when_the_student_is_finetuned(make: Callable, tmp_path: Path) -> None:
+    first = quick(task="kd", method="fedavg", output_seg=True, **PARTIAL, rounds=1, stage="distil", exp_name="first")
+    run_in_process(first, tmp_path, make(first))
+    settings = first.replace(
+        method="kd", finetune=True, ckpt=str(tmp_path / "server" / "first" / "fedavg.safetensors"),
+        uncertainty_samples=1, exp_name="second",
+    )  # fmt: skip
+    state = run_in_process(settings, tmp_path, make(settings))
+    steps = {s.name: s for s in make_plan(settings, labels_of_sites(settings))}
+    starts = {"teach-hps": initial_parameters(steps["teach-hps"], settings.seed)}
+    starts["distil"] = State(tmp_path / "server" / "first", first).load("fedavg")
+    moved = {
+        name: any(not np.array_equal(start[n], v) for n, v in state.load(name).items() if n.startswith("backbone."))
+        for name, start in starts.items()
+    }
+    assert moved == {"teach-hps": True, "distil": False}
+
+
 def test_checkpoints_that_do_not_fit_are_refused_before_any_round(make: Callable, tmp_path: Path) -> None:
     first = quick(locations=("site-a",), rounds=1, exp_name="first")
     run_in_process(first, tmp_path, make(first))

@@ -14,7 +14,7 @@ from typing import Any
 
 from cardiac_ct_fm.config import LookConfig
 from cardiac_ct_fm.errors import ConfigError
-from cardiac_ct_fm.files import write_json
+from cardiac_ct_fm.files import atomic_write, write_json
 from recipes.federated_distillation.in_process import run_in_process
 from recipes.federated_distillation.local_training import Drawn
 from recipes.federated_distillation.plan import Step, make_plan
@@ -114,7 +114,8 @@ class Comparison:
             for step in plan:
                 name = f"{step.name}.safetensors"
                 if step.name.startswith("teach-") and source.rounds(step.name) > target.rounds(step.name):
-                    shutil.copyfile(folder / name, target.folder / name)
+                    with atomic_write(target.folder / name) as part:
+                        shutil.copyfile(folder / name, part)
 
     def _test(self, settings: Settings) -> None:
         """Every final network, and the teachers, on the held-out patients of all sites."""

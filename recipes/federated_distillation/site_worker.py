@@ -87,7 +87,8 @@ class SiteWorker:
         pseudo = self._pseudo_labels() if step.pseudo else {}
         scans = self._usable(step, pseudo)
         helpers = self._helpers(step, order)
-        if self.settings.finetune:
+        frozen = self.settings.finetune and step.stage != "teach"  # teachers begin at random, so they train whole
+        if frozen:
             trainee.model.freeze("trunk")
         work = LocalRound(
             self.settings, self.site.name, step, order.round, scans, pseudo, helpers, self.device, self._drawn
@@ -97,7 +98,7 @@ class SiteWorker:
         old = order.parameters["model"]
         for name, new in arrays_of(trainee).items():
             change = new - old[name]
-            if counts.get(part_of(name), 0) and (change.any() or not self.settings.finetune):
+            if counts.get(part_of(name), 0) and (change.any() or not frozen):
                 reply.changes[name] = change
         if any(not np.isfinite(c).all() for c in reply.changes.values()):
             raise SiteProblemError("not finite", "the parameters are not finite any more; lower --lr")
