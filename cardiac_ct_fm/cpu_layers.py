@@ -112,7 +112,8 @@ def _normalise(rows: Tensor, eps: float, weight: Tensor | None, bias: Tensor | N
         total += part.sum(dim=0)
         squares += torch.linalg.vecdot(part, part, dim=0)
     mean = total / len(rows)
-    scale = (squares / len(rows) - mean.square() + eps).rsqrt()
+    # of a channel that is constant the difference is rounding alone, and may fall below zero
+    scale = ((squares / len(rows) - mean.square()).clamp_min(0) + eps).rsqrt()
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale
     scale, shift = scale.to(rows), shift.to(rows)

@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -197,10 +197,9 @@ def _parse_json(text: str) -> list[Landmark]:
     if "landmarks" in raw:
         if raw["coordinate_system"] != "RAS" or raw["unit"] != "mm":
             raise ValueError("coordinate_system must be RAS and unit mm")
-        for row in raw["landmarks"]:
-            _check_both(row)
         return [
-            _landmark(row["name"], row["ras"] if row["found"] else None, row["confidence"]) for row in raw["landmarks"]
+            _landmark(row["name"], _position(row) if row["found"] else None, row["confidence"])
+            for row in raw["landmarks"]
         ]
     points = []
     for markup in raw["markups"]:
@@ -219,20 +218,25 @@ def _parse_json(text: str) -> list[Landmark]:
     return points
 
 
-def _check_both(row: Mapping[str, Any]) -> None:
-    """Refuse a point whose RAS and LPS are two places: only one was edited, and which is not known.
+def _position(row: Mapping[str, Any]) -> Sequence[float]:
+    """Where a found point of our own format lies, RAS mm; either of ``ras`` and ``lps`` will do.
 
     Raises:
-        ValueError: they differ by more than rounding.
+        KeyError: it has neither.
+        ValueError: they are two places (they differ by more than rounding): one was edited, and which is not known.
     """
-    if not row["found"] or row.get("lps") is None:
-        return
-    away = np.linalg.norm(ras_to_lps(row["lps"]) - np.asarray(row["ras"], dtype=np.float64))
+    if row.get("lps") is None:
+        return cast(Sequence[float], row["ras"])
+    turned: list[float] = ras_to_lps(row["lps"]).tolist()
+    if row.get("ras") is None:
+        return turned
+    away = np.linalg.norm(np.array(turned) - np.asarray(row["ras"], dtype=np.float64))
     if away > SAME_PLACE_MM:
         raise ValueError(
             f"{row['name']} has ras {row['ras']} and lps {row['lps']}, which are {away:.1f} mm apart; change both, or "
             "delete the one that you did not edit"
         )
+    return cast(Sequence[float], row["ras"])
 
 
 def _parse_mitk(text: str, names: Sequence[str]) -> list[Landmark]:

@@ -50,6 +50,14 @@ def test_an_instance_norm_gives_what_torchs_does_in_every_layout(affine: bool, o
     assert float((fast(x).detach() - exact).abs().max()) < tolerance
 
 
+@pytest.mark.parametrize("value", [0.0, 5.3, 100.7])
+def test_an_instance_norm_of_constant_channels_is_finite_and_small(value: float) -> None:
+    x = torch.full((1, 24, 40, 36, 32), value)
+    with torch.inference_mode():
+        normal = InstanceNorm(nn.InstanceNorm3d(24))(x)
+    assert bool(torch.isfinite(normal).all()) and float(normal.abs().max()) < 0.1
+
+
 @pytest.mark.parametrize("size", [(14, 14, 14), (13, 9, 7), (6, 6, 6), (5, 14, 7)])
 @pytest.mark.parametrize("learning", [False, True])
 def test_a_swin_stage_gives_what_monais_does(size: tuple[int, int, int], learning: bool) -> None:

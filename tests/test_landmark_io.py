@@ -144,6 +144,14 @@ def test_what_is_no_landmark_file_is_refused_with_its_name(tmp_path: Path, name:
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("kept", ["ras", "lps"])
+def test_an_edited_point_may_keep_either_frame_alone(tmp_path: Path, kept: str) -> None:
+    row = {"name": "RCC", "found": True, "confidence": 1, kept: [1, 2, 3] if kept == "ras" else [-1, -2, 3]}
+    path = tmp_path / "landmarks.json"
+    path.write_text(json.dumps({"coordinate_system": "RAS", "unit": "mm", "landmarks": [row]}))
+    assert read_landmarks(path)["RCC"].ras_mm == (1, 2, 3)
+
+
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_landmarks(tmp_path / "none.mps")
