@@ -50,9 +50,8 @@ def test_an_instance_norm_gives_what_torchs_does_in_every_layout(affine: bool, o
     assert float((fast(x).detach() - exact).abs().max()) < tolerance
 
 
-@pytest.mark.parametrize("value", [0.0, 5.3, 100.7])
-def test_an_instance_norm_of_constant_channels_is_finite_and_small(value: float) -> None:
-    x = torch.full((1, 24, 40, 36, 32), value)
+def test_an_instance_norm_of_constant_channels_is_finite_and_small() -> None:
+    x = (300 * random(24)).reshape(1, 24, 1, 1, 1).expand(1, 24, 40, 36, 32).contiguous(memory_format=LAYOUT)
     with torch.inference_mode():
         normal = InstanceNorm(nn.InstanceNorm3d(24))(x)
     assert bool(torch.isfinite(normal).all()) and float(normal.abs().max()) < 0.1
