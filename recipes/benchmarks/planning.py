@@ -148,7 +148,6 @@ def write(rows: list[Row], kind: str, count: int, out: Path) -> list[dict[str, A
         writer.writerows({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     bland_altman(rows, f"{count} digital patients, {kind} landmarks", out / f"{kind}.png")
     text = [f"{count} patients; numbers given for what a scan does not show: {invented}.", "", *markdown(table)]
-    (out / f"{kind}.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     print("\n".join(text))
     return table
 

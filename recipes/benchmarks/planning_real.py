@@ -191,7 +191,6 @@ def main() -> None:
     contours = contours_of(scan, plan)
     rows = compare(contours)
     (args.out / "real_scan.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    (args.out / "real_scan.md").write_text("\n".join(markdown(rows)) + "\n", encoding="utf-8")
     picture(scan, contours, args.out / "real_scan.png")
     print("\n".join(markdown(rows)))
     print(f"{plan.seconds:.2f} s of wall time for all measurements")
