@@ -152,9 +152,8 @@ def _about(trunk: CardiacCTModel, source: str) -> dict[str, Any]:
     """What a trunk is and how long it was trained."""
     provenance = trunk.config.provenance
     steps = provenance.get("steps")
-    weights = Path(source.partition("=")[2])
-    progress = weights.with_name("progress.json")
-    if steps is None and progress.is_file():
+    progress = Path(source.partition("=")[2]).parent / "progress.json"
+    if steps is None and "=" in source and progress.is_file():
         steps = json.loads(progress.read_text(encoding="utf-8"))["step"]
     random = source.startswith("random:")
     return {
