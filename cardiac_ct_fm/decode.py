@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from cardiac_ct_fm.anatomy import FURTHEST_MM
+from cardiac_ct_fm.components import largest_regions
 from cardiac_ct_fm.geometry import Grid
 from cardiac_ct_fm.landmark_io import Landmark
 
@@ -110,15 +111,4 @@ def largest_components(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     Args:
         labels: (X, Y, Z) uint8.
     """
-    regions, count = cc3d.connected_components(labels, connectivity=6, return_N=True)
-    if count == 0:
-        return labels
-    size = np.bincount(regions.ravel(), minlength=count + 1)
-    first = np.zeros(count + 1, np.uint8)
-    first[regions.ravel()] = labels.ravel()
-    keep = np.zeros(count + 1, bool)
-    for value in np.unique(first[1:]):
-        if value:
-            own = np.flatnonzero(first == value)
-            keep[own[size[own].argmax()]] = True
-    return np.where(keep[regions], labels, np.uint8(0))
+    return largest_regions(labels)

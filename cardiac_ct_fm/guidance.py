@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from cardiac_ct_fm.anatomy import HEADS, HEART_LABELS, HINGE_POINTS
+from cardiac_ct_fm.components import labels_at_edge, voxel_counts
 from cardiac_ct_fm.decode import decode_landmarks
 from cardiac_ct_fm.geometry import FloatArray
 from cardiac_ct_fm.looks import Answer
@@ -92,14 +95,13 @@ def cut_off(pred: Prediction) -> list[str]:
     if "heart" not in pred.label_maps:
         return []
     labels = pred.label_maps["heart"]
+    counts = voxel_counts(labels)
+    margins = [max(1, math.ceil(EDGE_MM / spacing)) for spacing in pred.grid.spacing]
+    beyond = labels_at_edge(labels, margins)
     cut = []
     for value, name in enumerate(pred.classes["heart"], start=1):
-        where = np.argwhere(labels == value)
-        if not len(where):
+        if not counts[value]:
             cut.append(f"{name} was not found.")
-            continue
-        margin = np.ceil(EDGE_MM / np.array(pred.grid.spacing))
-        edges = (where.min(0) < margin) | (where.max(0) > np.array(labels.shape) - 1 - margin)
-        if edges.any():
+        elif value in beyond:
             cut.append(f"{name} is cut off by the edge of the scan; its volume and what lies there are incomplete.")
     return cut
