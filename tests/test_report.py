@@ -153,9 +153,13 @@ def test_report_is_written_whole_or_not_at_all(scan, plan, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
-def row(name, value, sd=0.5):
-    status = "ok" if value is not None else "not_found"
+def row(name, value, sd=0.5, status="ok"):
+    status = status if value is not None else "not_found"
     return {name: Measurement(name, value, "mm", status, None if value is None else sd)}
+
+
+def flag_of(rows, title):
+    return next(f for f in find_flags(rows) if title in f.title)
 
 
 @pytest.mark.parametrize(
@@ -171,15 +175,56 @@ def row(name, value, sd=0.5):
 def test_flags_say_whether_a_published_threshold_is_met(height, sinus, state):
     flags = {f.title: f for f in find_flags(row("lca_height_mm", height) | row("sinus_mean_diameter_mm", sinus))}
     assert flags["Coronary obstruction, left"].state == state
-    assert flags["Coronary obstruction, right"].state == "not judged"
     assert flags["Pacemaker after TAVI"].state == "not judged"
     assert all(f.source for f in flags.values())
 
 
-def test_flag_of_the_membranous_septum():
-    for value, state, group in ((1.5, "met", "short"), (4.0, "borderline", "intermediate"), (9.0, "not met", "long")):
-        flag = next(f for f in find_flags(row("membranous_septum_length_mm", value)) if "Pacemaker" in f.title)
-        assert (flag.state, flag.values.endswith(group)) == (state, True)
+@pytest.mark.parametrize(
+    ("sinus", "state"), [(28.0, "not judged"), (29.3, "not judged"), (29.7, "not met"), (36.0, "not met")]
+)
+def test_a_missing_value_matters_only_while_it_could_decide(sinus, state):
+    flag = flag_of(row("sinus_mean_diameter_mm", sinus) | row("rca_height_mm", None), "obstruction, right")
+    assert flag.state == state
+    assert "a value is missing" in flag.values
+
+
+@pytest.mark.parametrize(
+    ("value", "sd", "state", "text"),
+    [
+        (1.5, 0.5, "met", "1.5 ± 0.5 mm: short"),
+        (2.8, 0.5, "borderline", "2.8 ± 0.5 mm: short"),
+        (4.5, 0.5, "intermediate", "4.5 ± 0.5 mm: intermediate"),
+        (5.8, 0.5, "borderline", "5.8 ± 0.5 mm: intermediate"),
+        (9.0, 0.5, "not met", "9.0 ± 0.5 mm: long"),
+        (2.9, None, "met", "2.9 mm: short"),
+        (4.5, None, "intermediate", "4.5 mm: intermediate"),
+    ],
+)
+def test_flag_of_the_membranous_septum(value, sd, state, text):
+    flag = flag_of(row("membranous_septum_length_mm", value, sd), "Pacemaker")
+    assert (flag.state, flag.values) == (state, text)
+
+
+@pytest.mark.parametrize(
+    ("score", "sd", "state"),
+    [
+        (900.0, None, "not met"),
+        (1500.0, None, "intermediate"),
+        (2400.0, None, "met"),
+        (1100.0, 150.0, "borderline"),
+        (2400.0, 150.0, "met"),
+    ],
+)
+@pytest.mark.parametrize("status", ["ok", "low_confidence"])
+def test_flag_of_calcium_lies_between_the_limits_of_women_and_men_and_tells_doubt(score, sd, state, status):
+    flag = flag_of(row("calcium_agatston", score, sd, status), "Severe stenosis")
+    assert (flag.state, flag.doubtful) == (state, status == "low_confidence")
+    assert ("±" in flag.values) == (sd is not None)
+
+
+def test_without_a_standard_deviation_none_is_shown_and_nothing_is_borderline():
+    flag = flag_of(row("lca_height_mm", 10.9, None) | row("sinus_mean_diameter_mm", 28.0), "obstruction, left")
+    assert (flag.state, flag.values) == ("met", "10.9 mm, 28.0 ± 0.5 mm")
 
 
 def test_a_flag_of_doubtful_values_says_so():

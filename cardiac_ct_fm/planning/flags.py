@@ -8,7 +8,7 @@ from typing import Literal
 
 from cardiac_ct_fm.result import Measurement
 
-State = Literal["met", "borderline", "not met", "not judged"]
+State = Literal["met", "borderline", "intermediate", "not met", "not judged"]
 
 REGISTRIES = (
     "Two global registries of coronary obstruction (60 patients with, 1381 without), JACC Cardiovasc Interv 2023, "
@@ -26,8 +26,9 @@ class Flag:
     Attributes:
         title: what it is about.
         rule: the threshold in words.
-        state: ``borderline`` when a value lies within one standard deviation of its threshold; ``not judged`` when a
-            value is missing.
+        state: ``borderline`` when the answer turns within one standard deviation of a value, which takes a known
+            one; ``intermediate`` when a value lies between two thresholds; ``not judged`` when a missing value could
+            still decide.
         values: the values that were used, in words.
         source: where the rule was read.
         doubtful: whether a value that it rests on is ``low_confidence``.
@@ -55,28 +56,50 @@ def find_flags(measurements: Mapping[str, Measurement]) -> list[Flag]:
     flags.append(_septum(measurements))
     score = measurements.get("calcium_agatston")
     if score is not None and score.value is not None:
-        state: State = "met" if score.value >= 2000 else "borderline" if score.value >= 1200 else "not met"
-        text = f"Agatston score {score.value:.0f}; borderline means: of a woman it would be met"
-        flags.append(Flag("Severe stenosis by calcium", "2000 in men, 1200 in women", state, text, ESC))
+        state = _ranked(score, low=1200.0, high=2000.0, met_above=True)
+        text = f"Agatston score {_known(score, 0)}; intermediate means: of a woman it would be met"
+        rule = "2000 in men, 1200 in women"
+        flags.append(Flag("Severe stenosis by calcium", rule, state, text, ESC, score.status == "low_confidence"))
     return flags
+
+
+def _known(row: Measurement, digits: int) -> str:
+    """The value, with its standard deviation where there is one."""
+    doubt = "" if row.uncertainty is None else f" ± {row.uncertainty:.{digits}f}"
+    return f"{row.value:.{digits}f}{doubt}"
 
 
 def _below(
     measurements: Mapping[str, Measurement], title: str, rule: str, limits: Mapping[str, float], source: str
 ) -> Flag:
-    """A rule that is met when every value lies below its limit."""
-    rows = [measurements.get(name) for name in limits]
-    texts, certain, possible = [], True, True
-    for row, limit in zip(rows, limits.values(), strict=True):
+    """A rule that is met when every value lies below its limit, so that one value above its own rules it out."""
+    texts, used = [], []
+    certain = possible = True
+    for name, limit in limits.items():
+        row = measurements.get(name)
         if row is None or row.value is None:
-            return Flag(title, rule, "not judged", "a value is missing", source)
+            texts.append("a value is missing")
+            certain = False
+            continue
         sd = row.uncertainty or 0.0
-        texts.append(f"{row.value:.1f} ± {sd:.1f} mm")
+        used.append(row)
+        texts.append(f"{_known(row, 1)} mm")
         certain &= row.value + sd < limit
         possible &= row.value - sd < limit
-    state: State = "met" if certain else "borderline" if possible else "not met"
-    weak = any(row is not None and row.status == "low_confidence" for row in rows)
-    return Flag(title, rule, state, ", ".join(texts), source, weak)
+    missing = len(used) < len(limits)
+    state: State = "not met" if not possible else "not judged" if missing else "met" if certain else "borderline"
+    weak = any(row.status == "low_confidence" for row in used)
+    return Flag(title, rule, state, ", ".join(dict.fromkeys(texts)), source, weak)
+
+
+def _ranked(row: Measurement, low: float, high: float, met_above: bool) -> State:
+    """A value held against two thresholds: on the far side of both, between them, or too close to one to say."""
+    assert row.value is not None
+    if row.uncertainty and min(abs(row.value - low), abs(row.value - high)) <= row.uncertainty:
+        return "borderline"
+    if met_above:
+        return "met" if row.value >= high else "intermediate" if row.value >= low else "not met"
+    return "met" if row.value < low else "intermediate" if row.value <= high else "not met"
 
 
 def _septum(measurements: Mapping[str, Measurement]) -> Flag:
@@ -85,8 +108,6 @@ def _septum(measurements: Mapping[str, Measurement]) -> Flag:
     row = measurements.get("membranous_septum_length_mm")
     if row is None or row.value is None:
         return Flag(title, rule, "not judged", "a value is missing", HOKKEN)
-    sd = row.uncertainty or 0.0
     group = "short" if row.value < 3.0 else "intermediate" if row.value <= 6.0 else "long"
-    state: State = "met" if row.value + sd < 3.0 else "borderline" if row.value - sd < 6.0 else "not met"
-    text = f"{row.value:.1f} ± {sd:.1f} mm: {group}"
-    return Flag(title, rule, state, text, HOKKEN, row.status == "low_confidence")
+    state = _ranked(row, low=3.0, high=6.0, met_above=False)
+    return Flag(title, rule, state, f"{_known(row, 1)} mm: {group}", HOKKEN, row.status == "low_confidence")

@@ -10,7 +10,7 @@ from typing import Any
 
 from cardiac_ct_fm.anatomy import UNITS
 from cardiac_ct_fm.planning.catalogue import CATALOGUE, Spec
-from cardiac_ct_fm.planning.flags import Flag, find_flags
+from cardiac_ct_fm.planning.flags import Flag, State, find_flags
 from cardiac_ct_fm.planning.measure import Plan
 from cardiac_ct_fm.report.figures import Picture
 from cardiac_ct_fm.report.plots import clock_plot, profile_plot, s_curve_plot
@@ -39,6 +39,15 @@ STATUS_TEXT = {
     "not_found": "not measured",
     "truncated": "scan ends",
 }
+
+FLAG_CHIPS: dict[State, str] = {
+    "met": "flag-met",
+    "borderline": "flag-borderline",
+    "intermediate": "flag-borderline",
+    "not met": "flag-not-met",
+    "not judged": "flag-not-judged",
+}
+"""Colours: between two thresholds is as worth a look as close to one."""
 
 NOTES = (
     ("± is one standard deviation.", "It carries the doubt of the landmarks, from their confidence, and of the lumen's "
@@ -161,7 +170,7 @@ def _flags(flags: Sequence[Flag]) -> str:
     weak = f'<span class="chip low_confidence">{STATUS_TEXT["low_confidence"]}</span>'
     rows = "".join(
         f'<tr><th scope="row">{escape(f.title)}</th><td>{escape(f.rule)}</td><td>{escape(f.values)}</td>'
-        f'<td><span class="chip flag-{f.state.replace(" ", "-")}{" weak" if f.doubtful else ""}">{f.state}</span>'
+        f'<td><span class="chip {FLAG_CHIPS[f.state]}{" weak" if f.doubtful else ""}">{f.state}</span>'
         f"{weak if f.doubtful else ''}</td></tr>"
         for f in flags
     )
@@ -170,8 +179,9 @@ def _flags(flags: Sequence[Flag]) -> str:
         "<section><h2>Published thresholds</h2>"
         '<div class="scroll"><table class="flags"><thead><tr><th>Question</th><th>Threshold</th><th>This scan</th>'
         f"<th>Result</th></tr></thead><tbody>{rows}</tbody></table></div>"
-        '<p class="small">“borderline”: within one standard deviation of a threshold. Thresholds come from groups of '
-        f'patients; they are no advice for one.</p><ul class="sources">{sources}</ul></section>'
+        '<p class="small">“borderline”: within one standard deviation of a threshold; “intermediate”: between two. '
+        "Without a known standard deviation nothing is called borderline. Thresholds come from groups of patients; "
+        f'they are no advice for one.</p><ul class="sources">{sources}</ul></section>'
     )
 
 

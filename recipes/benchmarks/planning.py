@@ -4,13 +4,14 @@
 
 With true landmarks the geometry and the image are tested; with predicted ones everything. A value that the scan shows
 and that was not made counts as an infinite error, so it moves medians and quartiles. ``--rows`` keeps finished
-patients, so an interrupted run goes on.
+patients in a file named by what made them (sources and weights), so an interrupted run goes on and never mixes.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +20,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from cardiac_ct_fm import __version__
 from cardiac_ct_fm.inference import Predictor
 from recipes.benchmarks.planning_cases import Row, with_predicted_landmarks, with_true_landmarks
 from recipes.benchmarks.planning_plots import bland_altman
 
 LEAST_CALCIUM_MM3 = 10.0
-"""Below this a share of the volume says nothing; three voxels of a planning scan."""
+"""Below this a share of the volume says nothing (three voxels of a planning scan); such cusps are counted apart, as
+calcium where there is none."""
+
+BY_CONSTRUCTION = ("lca_height_mm", "rca_height_mm", "membranous_septum_length_mm", "carm_")
+"""What rests on the points alone: with true points it is right by construction, which passes no test."""
+
+SOURCES = ("cardiac_ct_fm/**/*.py", "recipes/benchmarks/planning_cases.py", "recipes/benchmarks/root_truth.py")
+"""The files that rows depend on, below the repository."""
 
 HUMAN_AREA, HUMAN_DIAMETER = "diameter 0.4 ± 0.9 mm", "diameter 0.2 (−1.4…+1.8) mm"
 QUANTITIES: tuple[tuple[str, tuple[str, ...], str, float | None, str], ...] = (
@@ -66,8 +75,18 @@ def errors(rows: list[Row], names: tuple[str, ...], unit: str) -> np.ndarray[Any
     return np.array(found)
 
 
-def summary(rows: list[Row]) -> list[dict[str, Any]]:
-    """One entry per quantity; a missing value is an infinite error."""
+def false_calcium(rows: list[Row], names: tuple[str, ...]) -> dict[str, Any] | None:
+    """Cusps with less than 10 mm³: how many there are, how many got 10 mm³ too much or more, and the largest excess."""
+    own = [r for r in rows if r["name"] in names and r["name"].startswith("calcium") and r["asked"]]
+    excess = [r["value"] - r["truth"] for r in own if r["truth"] < LEAST_CALCIUM_MM3 and r["value"] is not None]
+    if not excess:
+        return None
+    wrong = sum(e >= LEAST_CALCIUM_MM3 for e in excess)
+    return {"cusps": len(excess), "false": wrong, "largest_mm3": round(max(excess), 1)}
+
+
+def summary(rows: list[Row], kind: str) -> list[dict[str, Any]]:
+    """One entry per quantity; a missing value is an infinite error. ``kind``: ``true`` or ``predicted`` landmarks."""
     table = []
     for title, names, unit, limit, human in QUANTITIES:
         signed = errors(rows, names, unit)
@@ -76,6 +95,7 @@ def summary(rows: list[Row]) -> list[dict[str, Any]]:
         made = signed[np.isfinite(signed)]
         size = np.where(np.isfinite(signed), np.abs(signed), np.inf)
         low, middle, high = (float(np.quantile(size, q, method="higher")) for q in (0.25, 0.5, 0.75))
+        given = kind == "true" and names[0].startswith(BY_CONSTRUCTION)
         entry = {
             "quantity": title,
             "unit": unit,
@@ -84,13 +104,17 @@ def summary(rows: list[Row]) -> list[dict[str, Any]]:
             "median": _known(middle),
             "q25": _known(low),
             "q75": _known(high),
+            "made": len(made),
             "bias": float(made.mean()) if len(made) else None,
             "lower": float(made.mean() - 1.96 * made.std()) if len(made) else None,
             "upper": float(made.mean() + 1.96 * made.std()) if len(made) else None,
             "limit": limit,
             "human": human,
+            "by_construction": given,
+            "calcium_where_none": false_calcium(rows, names),
+            "met": None if limit is None or given else bool(middle <= limit),
         }
-        table.append(entry | {"met": None if limit is None else bool(middle <= limit)})
+        table.append(entry)
     return table
 
 
@@ -101,17 +125,21 @@ def _known(value: float) -> float | None:
 def markdown(table: list[dict[str, Any]]) -> list[str]:
     """The summary for people."""
     out = [
-        "| Quantity | asked | missed | median error [quartiles] | bias, limits of agreement | wanted | people |",
-        "|---|---|---|---|---|---|---|",
+        "| Quantity | asked | missed | median error [quartiles] | bias, limits of agreement of those made "
+        "| calcium where there is none | wanted | people |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for e in table:
         unit = "" if e["unit"] == "°" else " "
         spread = f"{_cell(e['median'])}{unit}{e['unit']} [{_cell(e['q25'])}–{_cell(e['q75'])}]"
         agreement = "–" if e["bias"] is None else f"{e['bias']:+.1f} ({e['lower']:+.1f} … {e['upper']:+.1f})"
         wanted = "" if e["limit"] is None else f"≤ {e['limit']:g} {'✓' if e['met'] else '✗'}"
-        out.append(
-            f"| {e['quantity']} | {e['asked']} | {e['missed']} | {spread} | {agreement} | {wanted} | {e['human']} |"
-        )
+        if e["by_construction"]:
+            wanted = "by construction"
+        none = e["calcium_where_none"]
+        false = "" if none is None else f"{none['false']} of {none['cusps']}, up to {none['largest_mm3']:.0f} mm³"
+        cells = (e["quantity"], e["asked"], e["missed"], spread, agreement, false, wanted, e["human"])
+        out.append("| " + " | ".join(map(str, cells)) + " |")
     return out
 
 
@@ -121,12 +149,8 @@ def _cell(value: float | None) -> str:
 
 def collect(seeds: range, file: Path, one: Callable[[int], list[Row]]) -> list[Row]:
     """Rows of all patients; finished ones are read from a file of one patient per line, new ones are added to it."""
-    done: dict[int, list[Row]] = {}
-    if file.exists():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            rows = json.loads(line)
-            done[rows[0]["seed"]] = rows
     file.parent.mkdir(parents=True, exist_ok=True)
+    done = finished(file)
     for seed in seeds:
         if seed not in done:
             done[seed] = one(seed)
@@ -136,11 +160,47 @@ def collect(seeds: range, file: Path, one: Callable[[int], list[Row]]) -> list[R
     return [row for seed in seeds for row in done[seed]]
 
 
-def write(rows: list[Row], kind: str, count: int, out: Path) -> list[dict[str, Any]]:
+def finished(file: Path) -> dict[int, list[Row]]:
+    """Seed → rows of a file of one patient per line; a last line without its end was interrupted and is cut off."""
+    if not file.exists():
+        return {}
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with file.open("r+b") as stream:
+            stream.truncate(len(whole))
+    patients = [json.loads(line) for line in whole.decode("utf-8").splitlines()]
+    return {rows[0]["seed"]: rows for rows in patients}
+
+
+def sources_id() -> str:
+    """Version of the package and a hash of the sources that rows depend on."""
+    root = Path(__file__).resolve().parents[2]
+    digest = hashlib.sha256()
+    for path in sorted(p for pattern in SOURCES for p in root.glob(pattern)):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return f"{__version__}-{digest.hexdigest()[:12]}"
+
+
+def weights_id(model: torch.nn.Module) -> str:
+    """The start of the sha256 of all of a model's tensors, trunk and heads, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def write(rows: list[Row], kind: str, count: int, out: Path, made_with: str) -> list[dict[str, Any]]:
     """Tables and plots of one kind of landmarks."""
-    table = summary(rows)
+    table = summary(rows, kind)
     invented = sum(not row["asked"] and row["value"] is not None for row in rows)
-    content = {"patients": count, "numbers_of_what_the_scan_does_not_show": invented, "table": table}
+    content: dict[str, Any] = {
+        "patients": count,
+        "made_with": made_with,
+        "numbers_of_what_the_scan_does_not_show": invented,
+        "table": table,
+    }
     (out / f"{kind}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with (out / f"{kind}.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
@@ -164,16 +224,19 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
+    made_with = sources_id()
     if args.n:
-        write(collect(range(args.n), args.rows / "true.jsonl", with_true_landmarks), "true", args.n, args.out)
+        rows = collect(range(args.n), args.rows / f"true-{made_with}.jsonl", with_true_landmarks)
+        write(rows, "true", args.n, args.out, f"sources {made_with}")
     if args.predicted:
         predictor = Predictor(args.model, device="cpu")
 
         def one(seed: int) -> list[Row]:
             return with_predicted_landmarks(seed, predictor, args.cache)
 
-        rows = collect(range(args.predicted), args.rows / "predicted.jsonl", one)
-        write(rows, "predicted", args.predicted, args.out)
+        weights = weights_id(predictor.model)
+        rows = collect(range(args.predicted), args.rows / f"predicted-{made_with}-weights-{weights}.jsonl", one)
+        write(rows, "predicted", args.predicted, args.out, f"sources {made_with}, weights {weights}")
 
 
 if __name__ == "__main__":
