@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -13,10 +13,15 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 if TYPE_CHECKING:
     from cardiac_ct_fm.batch import Outcome
+    from cardiac_ct_fm.config import LookConfig
     from cardiac_ct_fm.inference import Progress as Callback
     from cardiac_ct_fm.scan_list import Case
 
-_STAGES = {"fast": ("locate", "heart"), "standard": ("locate", "heart", "root"), "full": ("locate", "heart", "root")}
+_STAGES = {
+    "fast": ("locate", "heart"),
+    "standard": ("locate", "heart", "root", "detail"),
+    "full": ("locate", "heart", "root", "detail"),
+}
 """Looks by quality, in their order."""
 
 _WORDS = {
@@ -35,7 +40,7 @@ class ScanProgress:
 
     Args:
         total: number of scans.
-        quality: tells how many looks a scan has.
+        quality: tells which looks a scan can have.
         silent: show nothing.
     """
 
@@ -68,15 +73,24 @@ class ScanProgress:
         """Take the bar away, so that the terminal is free for results."""
         self._bar.stop()
 
+    def expect(self, looks: Iterable[LookConfig], heads: Collection[str] | None) -> None:
+        """Count only the looks that will be taken.
+
+        Args:
+            looks: the model's.
+            heads: those that are asked for; None asks for all.
+        """
+        taken = {k.name for k in looks if k.heads and (not heads or not set(heads).isdisjoint(k.heads))}
+        self._stages = tuple(name for name in self._stages if name in {"locate", "heart"} | taken)
+
     def start(self, case: Case) -> Callback:
         """The callback for one scan's windows."""
         number = f"{self._done + 1}/{self._total} " if self._total > 1 else ""
         base = self._done
 
         def step(look: str, done: int, windows: int) -> None:
-            stage = self._stages.index(look) if look in self._stages else len(self._stages) - 1
-            share = (stage + done / windows) / len(self._stages) if look in self._stages else 1.0
-            text = f"{number}{case.name}: {_WORDS.get(look, look)}{f', {done} of {windows}' if share == 1.0 else ''}"
+            share = (self._stages.index(look) + done / windows) / len(self._stages)
+            text = f"{number}{case.name}: {_WORDS[look]}{f', {done} of {windows}' if windows > 1 else ''}"
             self._bar.update(self._task, description=text, completed=base + min(share, 0.99))
 
         self._bar.update(self._task, description=f"{number}{case.name}: reading", completed=float(base))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,15 +12,20 @@ from cardiac_ct_fm.errors import UsageError
 
 
 class Clock:
-    """Seconds per stage."""
+    """Seconds per stage.
 
-    def __init__(self) -> None:
+    Args:
+        now: seconds that have passed since any fixed moment.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
+        self._now = now
+        self._last = now()
 
     def lap(self, name: str) -> None:
         """Book the time since the last lap under ``name``."""
-        now = time.perf_counter()
+        now = self._now()
         self.laps[name] = self.laps.get(name, 0.0) + now - self._last
         self._last = now
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +31,32 @@ def test_a_benchmark_scan_shows_the_demonstration_scan_where_it_is(demo_volume, 
 
 
 def test_a_stage_costs_what_was_spent_in_it_and_a_pause_costs_nothing() -> None:
-    clock = StageClock()
-    time.sleep(0.05)
+    wall, cpu = 100.0, 7.0
+
+    def work(seconds: float, threads: int) -> None:
+        nonlocal wall, cpu
+        wall, cpu = wall + seconds, cpu + seconds * threads
+
+    clock = StageClock(lambda: wall, lambda: cpu)
+    work(0.5, threads=2)
     clock.lap("first")
+    work(1.0, threads=1)
     with clock.paused():
-        time.sleep(0.2)
+        work(8.0, threads=4)
+    work(2.0, threads=2)
     clock.lap("second")
-    assert 0.05 <= clock.costs["first"].wall_s < 0.2
-    assert clock.costs["second"].wall_s < 0.1
+    work(0.25, threads=4)
+    clock.lap("first")
+    costs = {name: (cost.wall_s, cost.cpu_s) for name, cost in clock.costs.items()}
+    assert costs == {"first": (0.75, 2.0), "second": (3.0, 5.0)}
+    assert clock.laps == {"first": 0.75, "second": 3.0}
+
+
+def test_memory_is_that_of_the_work_and_more_work_takes_longer_not_more() -> None:
     held, cost = measured(lambda: np.ones(100_000_000, np.uint8))
     assert cost.peak_mb > held.nbytes / 2**20
     assert cost.scaled(3).cpu_s == 3 * cost.cpu_s
+    assert cost.scaled(3).peak_mb == cost.peak_mb
 
 
 def test_arithmetic_is_counted_without_computing() -> None:

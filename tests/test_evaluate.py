@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -179,6 +180,26 @@ def test_equal_models_and_many_questions_prove_nothing() -> None:
     assert tests[0]["better"] is None
 
 
+def test_many_tiny_wins_against_fewer_huge_ones_name_no_winner() -> None:
+    """The ranks speak for the second model, the median for the first."""
+    tiny, huge = [0.001 + i / 1e5 for i in range(55)], [0.2 + i / 1e3 for i in range(45)]
+    first, second = rows([0.7] * 100), rows([*(0.7 - d for d in tiny), *(0.7 + d for d in huge)])
+    (test,) = compare(first, second, ("a", "b"))["tests"]
+    assert test["p_holm"] < 0.01
+    assert test["median_difference"] > 0
+    assert test["better"] is None
+    agreeing = rows([*(0.7 - d for d in tiny[:45]), *(0.7 + d for d in [*huge, *huge[:10]])])
+    (test,) = compare(first, agreeing, ("a", "b"))["tests"]
+    assert test["better"] == "b"
+
+
+def test_two_models_of_one_name_are_told_apart() -> None:
+    good, bad = [0.8 + i / 1000 for i in range(20)], [0.6 + i / 500 for i in range(20)]
+    found = compare(rows(bad), rows(good), ("mine", "mine"))
+    assert found["models"] == ["mine (first)", "mine (second)"]
+    assert found["tests"][0]["better"] == "mine (second)"
+
+
 def test_models_without_a_shared_patient_are_not_compared() -> None:
     with pytest.raises(ccf.DataError, match="share no scored patient"):
         compare(rows([0.5]), [], ("a", "b"))
@@ -202,3 +223,23 @@ def test_the_command_line_compares_two_models(finder: Path, tmp_path: Path) -> N
     assert {t["structure"] for t in tests} >= {"RCC", "LCC", "NCC", "RCA", "LCA"}
     assert all(t["better"] is None for t in tests), "the same weights twice"
     assert {"boxes.png", "comparison.json", "summary.json", "against/summary.json"} <= set(files_in(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("heads", "says"), [(["--heads", "heart"], "has no head 'heart'; it has other"), ([], "have no head in common")]
+)
+def test_a_rival_without_the_heads_is_refused_before_anything_is_computed(
+    finder: Path, tmp_path: Path, heads: list[str], says: str
+) -> None:
+    config = ccf.from_pretrained(finder).config
+    looks = tuple(dataclasses.replace(look, heads=("other",)) for look in config.looks)
+    rival = config.replace(heads=(HeadConfig("other", "segmentation", ("Other",)),), looks=looks)
+    ccf.create_model(rival, seed=0).save_pretrained(tmp_path / "rival")
+    listed = write_patients(tmp_path / "patients")
+    answer = run(
+        "evaluate", listed, "--section", "training", "-o", tmp_path / "out", "-m", finder,
+        "--against", tmp_path / "rival", *heads,
+    )  # fmt: skip
+    assert answer.code in (1, 2)
+    assert says in answer.line
+    assert not (tmp_path / "out").exists()

@@ -6,14 +6,20 @@ import csv
 import functools
 import importlib.util
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from analytic_solids import Pose, RootPhantom, hinge_points, landmarks, render
 from conftest import ROOT
 from labelled_patients import write_patients
 from tiny_finder import save_finder
 
+from cardiac_ct_fm.outputs import write_outputs
+from cardiac_ct_fm.planning import PlanningOptions
+from cardiac_ct_fm.result import Prediction
 from cardiac_ct_fm.training.settings import FinetuneSettings
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -52,7 +58,28 @@ def test_predict_and_its_results_as_a_table(
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert row["scan"] == "ct_cropped"
     assert float(row["LV_volume_ml"]) > 0
-    assert row["annulus_area_mm2"] == "" or float(row["annulus_area_mm2"]) > 0
+    folder = tmp_path / "ct_cropped"
+    written = json.loads((folder / "measurements.json").read_text(encoding="utf-8"))["measurements"]
+    expected = {m["name"]: "" if m["value"] is None else str(round(m["value"], 2)) for m in written}
+    asked = [name for name in row if f"{name} status" in row]
+    assert len(asked) == 5
+    assert {name: row[name] for name in asked} == {name: expected[name] for name in asked}
+
+
+def test_the_table_shows_what_was_measured_and_leaves_empty_what_was_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A root of known size in which the right coronary artery was not found."""
+    root, pose = RootPhantom(), Pose(np.eye(3), np.zeros(3))
+    scan = render(root.inside(), pose, 1.5, half_extent=45, middle=(0, 0, 28))
+    points = hinge_points(pose, root.annulus, root.annulus, start_deg=80.0) | {"LCA": np.array([-13.0, 8.0, 12.0])}
+    write_outputs(Prediction(scan, landmarks(points)), tmp_path / "patient", PlanningOptions(samples=8))
+    main_of("read_report")(str(tmp_path))
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert float(row["annulus_area_mm2"]) == pytest.approx(np.pi * root.annulus**2, rel=0.02)
+    assert float(row["lca_height_mm"]) == pytest.approx(12.0, abs=0.5)
+    assert (row["annulus_area_mm2 status"], row["lca_height_mm status"]) == ("ok", "ok")
+    assert (row["rca_height_mm"], row["rca_height_mm status"]) == ("", "not_found")
 
 
 def test_features_prints_the_pyramid(finder: Path, demo_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

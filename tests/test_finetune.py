@@ -75,6 +75,10 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 # ---- what is learned and what is written
 
 
@@ -260,15 +264,36 @@ def test_a_training_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(part
     assert history(resumed) == history(whole)
 
 
-def test_a_training_with_other_settings_does_not_go_on_with_a_killed_ones_state(data: Path, tmp_path: Path) -> None:
+def test_a_training_with_other_settings_neither_goes_on_with_a_killed_ones_state_nor_harms_it(
+    trained: tuple[FinetuneResult, Path], data: Path, tmp_path: Path
+) -> None:
     def stop(what: str, done: int, steps: int, left: float | None) -> None:
         if what == "epoch 2":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         finetune(trunk(), data, "ventricle", out=tmp_path, settings=SETTINGS, progress=stop)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / ".part-one.txt").write_text("somebody else's")
+    before = contents(tmp_path)
+    assert {"state.safetensors", ".features"} <= {Path(name).parts[0] for name in before}
     with pytest.raises(ccf.UsageError, match="another model, other data or other settings"):
         finetune(trunk(), data, "ventricle", out=tmp_path, settings=dataclasses.replace(SETTINGS, lr=0.5))
+    assert contents(tmp_path) == before, "a refusal costs nothing of what it protects"
+    steps: list[str] = []
+    went_on = finetune(
+        trunk(), data, "ventricle", out=tmp_path, settings=SETTINGS, progress=lambda what, *_: steps.append(what)
+    )
+    assert "epoch 1" not in steps
+    assert same(head_of(went_on), head_of(trained[0]))
+    assert sorted(contents(tmp_path)) == sorted([*RESULTS, "notes/.part-one.txt"])
+
+
+def test_a_damaged_state_is_told_and_left_where_it_is(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "state.safetensors").write_bytes(b"half a file")
+    with pytest.raises(ccf.WeightsError, match=r"state\.safetensors"):
+        finetune(trunk(), data, "ventricle", out=tmp_path, settings=SETTINGS)
+    assert contents(tmp_path) == {"state.safetensors": b"half a file"}
 
 
 # ---- bad input

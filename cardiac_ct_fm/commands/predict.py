@@ -103,13 +103,20 @@ def predict(
 
         write_outputs(prediction, folder, options.planning_options(supine, valve, calcium))
 
+    names = options.split_names(heads)
     single = len(cases) == 1
     rows: list[dict[str, Any]] = []
     with ScanProgress(len(cases), quality, silent=quiet) as progress:
+
+        def load() -> Predictor:
+            predictor = _load(model, device, threads, head_file or [])
+            progress.expect(predictor.model.config.looks, names)
+            return predictor
+
         batch = BatchPredictor(
-            load=lambda: _load(model, device, threads, head_file or []),
+            load=load,
             write=write,
-            heads=options.split_names(heads),
+            heads=names,
             quality=quality,
             skip_existing=skip_existing,
             progress=progress.start,

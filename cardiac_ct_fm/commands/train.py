@@ -181,7 +181,7 @@ def evaluate(
     from cardiac_ct_fm.process import set_threads
     from cardiac_ct_fm.progress import step_bar
     from cardiac_ct_fm.training.evaluate import evaluate as measure
-    from cardiac_ct_fm.training.evaluate import write_comparison
+    from cardiac_ct_fm.training.evaluate import heads_of_both, write_comparison
 
     set_threads(threads)
     network = from_pretrained(model)
@@ -189,8 +189,8 @@ def evaluate(
         network.load_head(file)
     rival = None if against is None else from_pretrained(against)
     names = options.split_names(heads)
-    if rival is not None and names is None:
-        names = [name for name in network.heads if name in rival.heads]
+    if rival is not None:
+        names = heads_of_both(network, rival, names)
     source = _scans(network.config.heads, data, section, digital)
     chosen: dict[str, Any] = {"heads": names, "quality": quality, "device": device}
     with step_bar() as show:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cardiac_ct_fm.errors import DataError
 from cardiac_ct_fm.training.case_scores import Row
-from cardiac_ct_fm.training.statistics import FloatArray, holm, median, paired_test
+from cardiac_ct_fm.training.statistics import holm, median, paired_test
 from cardiac_ct_fm.training.summary import HIGHER_IS_BETTER, table
 
 COMPARED = ("error_mm", "plane_angle_deg", "dice", "nsd", "cldice")
@@ -25,17 +25,20 @@ def compare(first: Iterable[Row], second: Iterable[Row], names: tuple[str, str])
     Args:
         first: scores of one model.
         second: of the other, on the same scans.
-        names: of the models.
+        names: of the models; two that are equal are told apart as ``(first)`` and ``(second)``.
 
     Returns:
         ``models`` and ``tests``: head, structure, measure, both medians (None where more than half failed), the
         median of the patients' differences (first minus second) with its 95 % interval, p and p after Holm, and
-        ``better``: the model that the difference speaks for, None where it is 0 or p after Holm is above 0.05.
+        ``better``: the model that the ranks of the differences speak for, None where p after Holm is above 0.05 or
+        the median difference does not point the same way (many small wins against fewer large ones).
 
     Raises:
         DataError: they share no scored patient.
     """
     ours, theirs = list(first), list(second)
+    if names[0] == names[1]:
+        names = (f"{names[0]} (first)", f"{names[1]} (second)")
     asked = dict.fromkeys((r.score.head, r.score.structure, r.score.measure) for r in ours)
     tests: list[dict[str, Any]] = []
     for head, structure, measure in asked:
@@ -48,11 +51,12 @@ def compare(first: Iterable[Row], second: Iterable[Row], names: tuple[str, str])
         if result.pairs:
             medians = {"first_median": _finite(median(a)), "second_median": _finite(median(b))}
             about = {"head": head, "structure": structure, "measure": measure}
-            tests.append({**about, **medians, **result.to_dict(), "wins": _wins(a, b, measure)})
+            ahead = result.direction if measure in HIGHER_IS_BETTER else -result.direction
+            tests.append({**about, **medians, **result.to_dict(), "ahead": ahead})
     if not tests:
         raise DataError(f"{names[0]} and {names[1]} share no scored patient; evaluate both on the same scans.")
     for test, p in zip(tests, holm([t["p"] for t in tests]), strict=True):
-        ahead = test.pop("wins")
+        ahead = test.pop("ahead")
         test["p_holm"] = p
         test["better"] = None if p > 0.05 or ahead == 0 else names[0] if ahead > 0 else names[1]
     return {"models": list(names), "tests": tests}
@@ -63,12 +67,6 @@ def _by_patient(rows: list[Row], structure: str, measure: str) -> dict[str, floa
     patients, values = table(rows, (structure,), measure)
     means = [float(v[~np.isnan(v)].mean()) if not np.isnan(v).all() else float("nan") for v in values]
     return dict(zip(patients, means, strict=True))
-
-
-def _wins(a: FloatArray, b: FloatArray, measure: str) -> int:
-    """Patients for whom the first is better, less those for whom the second is."""
-    sign = 1 if measure in HIGHER_IS_BETTER else -1
-    return sign * (int((a > b).sum()) - int((a < b).sum()))
 
 
 def _finite(value: Any) -> float | None:

@@ -96,6 +96,27 @@ def evaluate(
     return Evaluation(rows, summary, folder)
 
 
+def heads_of_both(network: CardiacCTModel, rival: CardiacCTModel, names: list[str] | None) -> list[str]:
+    """The heads that are compared; checked before either model computes anything.
+
+    Raises:
+        ConfigError: one that was asked for is missing in a model.
+        UsageError: the models have no head in common.
+    """
+    if names is not None:
+        for model in (network, rival):
+            for name in names:
+                model.config.head(name)
+        return names
+    common = [name for name in network.heads if name in rival.heads]
+    if not common:
+        raise UsageError(
+            f"{network.config.name} and {rival.config.name} have no head in common ({', '.join(network.heads)} and "
+            f"{', '.join(rival.heads)}); compare models with the same heads."
+        )
+    return common
+
+
 def write_comparison(
     out: str | Path, evaluations: tuple[Evaluation, Evaluation], names: tuple[str, str]
 ) -> dict[str, Any]:
@@ -115,7 +136,7 @@ def write_comparison(
     """
     first, second = evaluations
     result = compare(first.rows, second.rows, names)
-    draw_boxes(Path(out) / "boxes.png", {names[0]: first.rows, f"{names[1]} (second)": second.rows})
+    draw_boxes(Path(out) / "boxes.png", dict(zip(result["models"], (first.rows, second.rows), strict=True)))
     write_json(Path(out) / "comparison.json", result)
     return result
 

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from cardiac_ct_fm import __version__
 from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.config import HeadConfig
 from cardiac_ct_fm.errors import CardiacCTError, DataError, UsageError
-from cardiac_ct_fm.files import UNFINISHED, atomic_write, write_json
+from cardiac_ct_fm.files import atomic_write, write_json
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.runtime import choose_device
 from cardiac_ct_fm.training.curves import draw_history, draw_montage
@@ -34,13 +33,10 @@ from cardiac_ct_fm.training.loop import Loop, Progress, Windows
 from cardiac_ct_fm.training.scans import ScanSource, list_source
 from cardiac_ct_fm.training.settings import FinetuneSettings
 from cardiac_ct_fm.training.trainee import Trainee, trainee
-from cardiac_ct_fm.training.training_state import STATE_FILE, Standing
+from cardiac_ct_fm.training.training_state import CACHE_FOLDER, Standing, holds_state, tidy, withdraw
 
 REPORT = "finetune.json"
 """Written last: a folder that holds it is complete."""
-
-CACHE_FOLDER = ".features"
-"""Subfolder of the trunk's features while a head is trained."""
 
 MONTAGE_WINDOWS = 6
 
@@ -115,11 +111,12 @@ def finetune(
         looks = tuple(network.config.look(name) for name in settings.looks_for(head))
         windows = Windows(sources, config, looks, learner, settings, home / CACHE_FOLDER / fingerprint[:16])
         loop = Loop(learner, windows, settings, folder, fingerprint, progress)
+        begun = folder is not None and holds_state(folder)  # this training's or another's: not to be lost
         try:
             standing = loop.run()
         except CardiacCTError:
-            if folder is not None and loop.standing.epoch == 0:
-                _withdraw(folder)
+            if folder is not None and not begun and loop.standing.epoch == 0:
+                withdraw(folder)
             raise
         network.requires_grad_(True)
         path = None
@@ -233,8 +230,8 @@ def _finished(
             f"{folder} holds the result of another training ({report['head']['name']} on {report['model']}); choose "
             "another folder or remove it."
         )
-    _tidy(folder)
     path = folder / str(report["result"])
+    tidy(folder, path)
     if settings.train == "all":
         model = CardiacCTModel.from_pretrained(path)
     else:
@@ -272,25 +269,8 @@ def _write(
     draw_montage(folder / "montage.png", learner, windows, MONTAGE_WINDOWS)
     figures = {"epochs": standing.epoch, "best_epoch": standing.best_epoch, "best_val_dice": standing.best}
     write_json(folder / REPORT, {**about, **figures, "seconds": round(standing.seconds, 1), "result": path.name})
-    _tidy(folder)
+    tidy(folder, path)
     return path
-
-
-def _tidy(folder: Path) -> None:
-    """Remove what was only needed to go on (state, cache of features) and what a killed run left half written."""
-    shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)
-    for file in [folder / STATE_FILE, *folder.glob(f"{UNFINISHED}*"), *folder.glob(f"*/{UNFINISHED}*")]:
-        if file.is_dir():
-            shutil.rmtree(file, ignore_errors=True)
-        else:
-            file.unlink(missing_ok=True)
-
-
-def _withdraw(folder: Path) -> None:
-    """Leave nothing of a training that did not begin."""
-    _tidy(folder)
-    if folder.exists() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def seconds_left(value: float | None) -> str:

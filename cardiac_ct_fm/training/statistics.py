@@ -94,6 +94,8 @@ class PairedTest:
         interval: bootstrap interval of that median; an end is None where failures reach it.
         p: two-sided p of Wilcoxon's signed-rank test.
         p_holm: the same, corrected for all tests of the family.
+        direction: 1 where the first model's values are larger, -1 where smaller: the sign of the rank sum that p
+            belongs to; 0 where the median difference has not the same sign, so that nothing can be said.
     """
 
     pairs: int
@@ -101,6 +103,7 @@ class PairedTest:
     interval: tuple[float | None, float | None] | None
     p: float
     p_holm: float | None = None
+    direction: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -125,7 +128,7 @@ def paired_test(first: FloatArray, second: FloatArray, *, seed: int = 0) -> Pair
         second: (patients,) of the other, the same patients.
         seed: of the interval's draws.
     """
-    from scipy.stats import wilcoxon
+    from scipy.stats import rankdata, wilcoxon
 
     asked = ~(np.isnan(first) | np.isnan(second))
     a, b = first[asked], second[asked]
@@ -135,13 +138,16 @@ def paired_test(first: FloatArray, second: FloatArray, *, seed: int = 0) -> Pair
     beyond = 2 * float(finite.max(initial=0.0)) + 1.0
     ranked = np.where(np.isinf(difference), np.sign(difference) * beyond, difference)
     p = 1.0
+    direction = 0
     if len(ranked) and np.any(ranked != 0):
         p = float(wilcoxon(ranked, zero_method="zsplit").pvalue)
+        rank_sum = float((np.sign(ranked) * rankdata(np.abs(ranked))).sum())
+        direction = int(np.sign(rank_sum)) if np.sign(rank_sum) == np.sign(np.median(ranked)) else 0
     if not len(ranked):
         return PairedTest(0, None, None, p)
     middle = _signed_median(difference)
     ends = _signed_interval(difference, seed)
-    return PairedTest(len(ranked), middle, ends, p)
+    return PairedTest(len(ranked), middle, ends, p, direction=direction)
 
 
 def _signed_median(difference: FloatArray) -> float | None:

@@ -1,8 +1,12 @@
-"""Where a training stands, in one safetensors file that is replaced whole: weights, moments, averages, history."""
+"""Where a training stands, in one safetensors file that is replaced whole: weights, moments, averages, history.
+
+Also what is removed when nothing of it is needed any more.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,10 +17,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cardiac_ct_fm.errors import UsageError
-from cardiac_ct_fm.files import atomic_write
+from cardiac_ct_fm.files import UNFINISHED, atomic_write
 from cardiac_ct_fm.tensor_files import read_metadata, read_tensors
 
 STATE_FILE = "state.safetensors"
+
+CACHE_FOLDER = ".features"
+"""Subfolder of the trunk's features while a head is trained."""
 
 
 @dataclass
@@ -64,9 +71,9 @@ def load_state(folder: Path, fingerprint: str) -> tuple[dict[str, Tensor], Stand
         UsageError: it belongs to another model, data or settings.
         WeightsError: the file is damaged.
     """
-    file = folder / STATE_FILE
-    if not file.exists():
+    if not holds_state(folder):
         return None
+    file = folder / STATE_FILE
     about = read_metadata(file)
     if about.get("fingerprint") != fingerprint:
         raise UsageError(
@@ -74,6 +81,41 @@ def load_state(folder: Path, fingerprint: str) -> tuple[dict[str, Tensor], Stand
             "remove it to start anew."
         )
     return read_tensors([file]), Standing(**json.loads(about["standing"]))
+
+
+def holds_state(folder: Path) -> bool:
+    """Whether a training, no matter which, has finished an epoch in the folder; its state may be damaged."""
+    return (folder / STATE_FILE).exists()
+
+
+def tidy(folder: Path, result: Path) -> None:
+    """Remove what was only needed to go on (state, cache of features) and what a killed run left half written.
+
+    Args:
+        folder: of the training; its subfolders are other people's.
+        result: what the training gave; where it is a folder, it is the training's too.
+    """
+    (folder / STATE_FILE).unlink(missing_ok=True)
+    _sweep(folder)
+    if result.is_dir():
+        _sweep(result)
+
+
+def withdraw(folder: Path) -> None:
+    """Leave nothing of a training that did not begin; to be called only where there was no state before."""
+    _sweep(folder)
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the cache of features and everything half written that lies in the folder itself."""
+    shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)
+    for left in folder.glob(f"{UNFINISHED}*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def best_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -53,20 +53,27 @@ class Cost:
 class StageClock(Clock):
     """The predictor's clock that books CPU seconds and memory too.
 
+    Args:
+        now: seconds on the wall.
+        spent: CPU seconds of all threads.
+
     Attributes:
         costs: per stage.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(
+        self, now: Callable[[], float] = time.perf_counter, spent: Callable[[], float] = time.process_time
+    ) -> None:
+        super().__init__(now)
+        self._spent = spent
         self.costs: dict[str, Cost] = {}
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        self._wall, self._cpu = now(), spent()
         reset_peak()
 
     def lap(self, name: str) -> None:
         """Book what came since the last lap under ``name``."""
         super().lap(name)
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall, cpu = self._now(), self._spent()
         cost = Cost(wall - self._wall, cpu - self._cpu, peak_mb())
         self.costs[name] = self.costs.get(name, Cost()).plus(cost)
         self._wall, self._cpu = wall, cpu
@@ -75,13 +82,13 @@ class StageClock(Clock):
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Count nothing meanwhile."""
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall, cpu = self._now(), self._spent()
         try:
             yield
         finally:
-            lost = time.perf_counter() - wall
+            lost = self._now() - wall
             self._wall, self._last = self._wall + lost, self._last + lost
-            self._cpu += time.process_time() - cpu
+            self._cpu += self._spent() - cpu
 
 
 def measured(work: Callable[[], Any]) -> tuple[Any, Cost]:
