@@ -26,8 +26,6 @@ from recipes.federated_distillation.sites import folder_site, labels_of_sites
 from recipes.federated_distillation.state import State
 from recipes.federated_distillation.trainee import arrays_of, initial_parameters, load_into, trainee_of
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def lists(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
@@ -59,6 +57,7 @@ def test_fedavg_over_one_site_is_local_training(make: Callable, tmp_path: Path) 
     step = make_plan(settings, labels_of_sites(settings))[0]
     trainee = trainee_of(step, 0)
     load_into(trainee, initial_parameters(step, settings.seed))
+    torch.set_num_threads(settings.threads)
     for number in range(settings.rounds):
         LocalRound(settings, "site-a", step, number, workers["site-a"].site.training).fit(trainee)
     local = arrays_of(trainee)
