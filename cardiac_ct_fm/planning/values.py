@@ -178,7 +178,10 @@ def carm_values(
     if not lying:
         position = facts.get("patient_position")
         code, text = (
-            ("patient_position_unknown", "The scan does not say how the patient lay; give supine=True if you know it.")
+            (
+                "patient_position_unknown",
+                "The scan does not say how the patient lay; if you know it, give --supine (in Python supine=True).",
+            )
             if lying is None
             else (
                 "patient_not_supine",

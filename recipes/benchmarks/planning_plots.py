@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,23 @@ PANELS = (
     ("stj_height_mm", "Height of the junction", "mm"),
     ("stj_mean_diameter_mm", "Junction, mean diameter", "mm"),
     ("sinus_mean_diameter_mm", "Sinuses, mean diameter", "mm"),
-    ("calcium_ncc_mm3", "Calcium of the non-coronary cusp", "mm³"),
+    ("calcium_ncc_mm3", "Calcium, non-coronary", "mm³"),
     ("carm_three_cusp_lao_deg", "C-arm, three-cusp LAO", "°"),
 )
 
 
-def bland_altman(rows: list[Row], title: str, path: Path) -> None:
-    """Difference from the truth over the mean of both, with bias and limits of agreement; misses are counted."""
-    figure = Figure(figsize=(15, 10), layout="constrained")
-    for axes, (name, heading, unit) in zip(figure.subplots(3, 4).flat, PANELS, strict=True):
+def bland_altman(rows: list[Row], title: str, path: Path, leave_out: tuple[str, ...] = ()) -> None:
+    """Difference from the truth over the mean of both, with bias and limits of agreement; misses are counted.
+
+    Args:
+        rows: the measurements of all patients.
+        title: heading of the figure.
+        path: the PNG.
+        leave_out: beginnings of the names that get no panel.
+    """
+    panels = [panel for panel in PANELS if not panel[0].startswith(leave_out)]
+    figure = Figure(figsize=(15, 10 * math.ceil(len(panels) / 4) / 3), layout="constrained")
+    for axes, (name, heading, unit) in zip(figure.subplots(math.ceil(len(panels) / 4), 4).flat, panels, strict=True):
         own = [row for row in rows if row["name"] == name and row["asked"]]
         made = np.array([(row["truth"], row["value"]) for row in own if row["value"] is not None])
         axes.set_title(f"{heading}, n = {len(made)}, missed {len(own) - len(made)}", fontsize=10)
