@@ -125,6 +125,12 @@ FURTHEST_MM: dict[frozenset[str], float] = {
 """Largest distance of two points of one root: the largest among 200 digital patients (seeds 0–199, strength 1, whose
 sizes follow the published spreads) and a quarter more. Pairs that are not listed have no limit."""
 
+FURTHEST_FROM_BOUNDARY_MM: dict[str, float] = {
+    "RCC": 31.0, "LCC": 30.0, "NCC": 32.0, "RCA": 46.0, "LCA": 44.0, "MS1": 34.0, "MS2": 39.0,
+}  # fmt: skip
+"""Largest distance of a point of the root from the middle of the boundary between left ventricle and aorta at 2 mm: the
+largest among the same 200 digital patients and a quarter more, and 10 mm for a boundary that is badly seen."""
+
 HEART_LABELS: dict[str, int] = {name: i + 1 for i, name in enumerate(HEADS["heart"].classes)}
 """Voxel values of the heart label map (0 is background)."""
 

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cardiac_ct_fm.anatomy import FURTHEST_MM
+from cardiac_ct_fm.anatomy import FURTHEST_FROM_BOUNDARY_MM, FURTHEST_MM
 from cardiac_ct_fm.components import largest_regions
-from cardiac_ct_fm.geometry import Grid
+from cardiac_ct_fm.geometry import FloatArray, Grid
 from cardiac_ct_fm.landmark_io import Landmark
 
 SPHERE_RADIUS_MM = 4.0
@@ -44,7 +44,9 @@ PLACES = 3
 """At most so many regions of a point are weighed against each other."""
 
 
-def decode_landmarks(logits: torch.Tensor, grid: Grid, names: Sequence[str]) -> dict[str, Landmark]:
+def decode_landmarks(
+    logits: torch.Tensor, grid: Grid, names: Sequence[str], boundary_ras: FloatArray | None = None
+) -> dict[str, Landmark]:
     """Points of one landmark head.
 
     Where a class lights up in several places, the places are chosen that can belong to one root
@@ -55,12 +57,18 @@ def decode_landmarks(logits: torch.Tensor, grid: Grid, names: Sequence[str]) -> 
         logits: (C, X, Y, Z) with C = 1 + len(names), background first.
         grid: the look's lattice.
         names: class names in channel order.
+        boundary_ras: middle of the boundary between left ventricle and aorta, RAS mm, where it is known: points of the
+            root are sought only as far from it as :data:`~cardiac_ct_fm.anatomy.FURTHEST_FROM_BOUNDARY_MM`.
 
     Returns:
         Every name, found or not. The confidence is the mean probability of the region times the share of the
         learned sphere that it fills (at most 1).
     """
     probability = logits.float().softmax(0).cpu().numpy()
+    if boundary_ras is not None:
+        away = np.linalg.norm(grid.points() - np.asarray(boundary_ras, np.float32), axis=-1)
+        for i, name in enumerate(names):
+            probability[i + 1][away > FURTHEST_FROM_BOUNDARY_MM.get(name, math.inf)] = 0.0
     places = [_places(probability[i + 1], grid, name) for i, name in enumerate(names)]
     return {point.name: point for point in _one_root(places, [Landmark(name, False, None, 0.0) for name in names])}
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from cardiac_ct_fm.anatomy import HEADS, HEART_LABELS, HINGE_POINTS
-from cardiac_ct_fm.components import labels_at_edge, voxel_counts
+from cardiac_ct_fm.components import labels_at_edge, largest_regions, voxel_counts
 from cardiac_ct_fm.decode import decode_landmarks
 from cardiac_ct_fm.geometry import FloatArray
 from cardiac_ct_fm.looks import Answer
@@ -37,16 +37,16 @@ EDGE_MM = 2.0
 """A structure that comes closer than this to the edge of the scan is said to be cut off."""
 
 
-def root_centre(seen: Answer) -> FloatArray:
+def root_centre(seen: Answer, boundary: FloatArray | None) -> FloatArray:
     """Where the root look belongs, RAS mm: just above the hinge points, or the boundary of LV and aorta.
 
     Args:
         seen: an answer with logits of ``heart`` and, where the model has it, ``hps``.
+        boundary: where :func:`root_boundary` sees it in the heart look, which shows the chambers whole.
     """
     above = np.array([0.0, 0.0, ROOT_ABOVE_MM])
-    boundary = _boundary(seen)
     if "hps" in seen.logits:
-        points = decode_landmarks(seen.logits["hps"], seen.grid, HEADS["hps"].classes)
+        points = decode_landmarks(seen.logits["hps"], seen.grid, HEADS["hps"].classes, boundary)
         at = [points[k].ras_mm for k in HINGE_POINTS if points[k].found and points[k].confidence >= SURE]
         if len(at) >= 2:
             middle: FloatArray = np.mean(np.array(at, dtype=np.float64), axis=0)
@@ -61,9 +61,15 @@ def root_centre(seen: Answer) -> FloatArray:
     return centre
 
 
-def _boundary(seen: Answer) -> FloatArray | None:
-    """Middle of the voxels of the aorta that touch the left ventricle, RAS mm; None where they do not touch."""
-    labels = seen.logits["heart"].argmax(0)
+def root_boundary(seen: Answer) -> FloatArray | None:
+    """Middle of the voxels of the aorta that touch the left ventricle, RAS mm; None where they do not touch.
+
+    Only the largest part of each counts: streaks of contrast can pass for a second root.
+
+    Args:
+        seen: an answer with logits of ``heart``.
+    """
+    labels = torch.from_numpy(largest_regions(seen.logits["heart"].argmax(0).to(torch.uint8).cpu().numpy()))
     ventricle = F.max_pool3d((labels == HEART_LABELS["LV"]).float()[None, None], 3, 1, 1)[0, 0] > 0
     touching = ventricle & (labels == HEART_LABELS["Aorta"])
     if not touching.any():

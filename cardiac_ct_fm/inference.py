@@ -22,7 +22,7 @@ from cardiac_ct_fm.config import LookConfig, LookName
 from cardiac_ct_fm.decode import decode_landmarks, largest_components
 from cardiac_ct_fm.errors import ImageError, UnknownNameError, UsageError
 from cardiac_ct_fm.geometry import FloatArray, Grid
-from cardiac_ct_fm.guidance import CHAMBERS, chambers_box, cut_off, root_centre
+from cardiac_ct_fm.guidance import CHAMBERS, chambers_box, cut_off, root_boundary, root_centre
 from cardiac_ct_fm.image_checks import image_warnings
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.looks import Answer, answer, window_grid, windows
@@ -199,7 +199,7 @@ class Predictor:
                 grid = window_grid(look, found.centre, found.extent)
                 answers.append(self._answer(volume, look, grid, seen, progress))
             else:
-                answers.append(self._at_root(volume, look, root_centre(answers[0]), seen, progress))
+                answers.append(self._at_root(volume, look, answers[0], seen, progress))
             clock.lap("full" if quality == "full" else "root")
         if wanted := [h for h in heads if "detail" in looks and h in looks["detail"].heads]:
             look = looks["detail"]
@@ -209,11 +209,13 @@ class Predictor:
         return answers
 
     def _at_root(
-        self, volume: Volume, look: LookConfig, aim: FloatArray, heads: Sequence[str], progress: Progress | None
+        self, volume: Volume, look: LookConfig, coarse: Answer, heads: Sequence[str], progress: Progress | None
     ) -> Answer:
         """The answer of the root look, taken again where it shows that it was aimed badly."""
+        boundary = root_boundary(coarse)
+        aim = root_centre(coarse, boundary)
         seen = self._answer(volume, look, _root_grid(look, aim), heads, progress)
-        better = root_centre(seen)
+        better = root_centre(seen, boundary)
         if np.linalg.norm(better - aim) > RECENTRE_MM:
             seen = self._answer(volume, look, _root_grid(look, better), heads, progress)
         return seen
@@ -238,13 +240,14 @@ class Predictor:
 
     def _decode(self, pred: Prediction, answers: list[Answer], heads: tuple[str, ...]) -> None:
         """Points from the finest look that has them, label maps from all looks."""
+        boundary = root_boundary(answers[0])
         for name in heads:
             head = self.model.config.head(name)
             own = [a for a in answers if name in a.logits]
             pred.classes[name] = head.classes
             if head.kind == "landmarks":
                 finest = own[-1]
-                decoded = decode_landmarks(finest.logits[name], finest.grid, head.classes)
+                decoded = decode_landmarks(finest.logits[name], finest.grid, head.classes, boundary)
                 pred.landmarks |= {k: _inside(v, pred.grid) for k, v in decoded.items()}
             else:
                 labels = label_map(own, name, pred.grid)

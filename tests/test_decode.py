@@ -1,7 +1,6 @@
 """Points and label maps out of logits."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 from cardiac_ct_fm.anatomy import HEART_LABELS
 from cardiac_ct_fm.decode import decode_landmarks, largest_components
 from cardiac_ct_fm.geometry import Grid
-from cardiac_ct_fm.guidance import root_centre
+from cardiac_ct_fm.guidance import root_boundary, root_centre
 from cardiac_ct_fm.looks import Answer, starts, window_grid
 
 NAMES = ("RCC", "LCC")
@@ -109,15 +108,52 @@ def test_a_look_is_one_window_unless_the_heart_is_longer():
     assert window_grid(look, np.zeros(3), np.array([100.0, 160.0, 200.0])).shape == (80, 80, 100)
 
 
-@pytest.mark.parametrize("with_points", [True, False])
-def test_the_root_lies_where_ventricle_meets_aorta(with_points):
-    grid = Grid.centred((0, 0, 0), 2.0, (32, 32, 32))
+def root_answer(hinge_points=None):
+    """An aorta that stands on a ventricle at the origin, and a second, smaller one beside it, 40 mm higher."""
+    grid = Grid.centred((0, 0, 0), 2.0, (48, 48, 64))
+    x, _, z = np.moveaxis(grid.points(), -1, 0)
+    beside = torch.from_numpy(x > 30)
+    low, high = torch.from_numpy(z < 0), torch.from_numpy(z >= 40)
     heart = torch.zeros((8, *grid.shape))
-    heart[HEART_LABELS["LV"], :, :, :16] = 5.0
-    heart[HEART_LABELS["Aorta"], 12:20, 12:20, 16:] = 5.0
+    heart[HEART_LABELS["LV"]][~beside & low] = 5.0
+    heart[HEART_LABELS["Aorta"], 20:28, 20:28][:, :, z[0, 0] >= 0] = 5.0
+    heart[HEART_LABELS["LV"]][beside & ~high & (torch.from_numpy(z) > 30)] = 5.0
+    heart[HEART_LABELS["Aorta"]][beside & high & (torch.from_numpy(z) < 46)] = 5.0
     logits = {"heart": heart}
-    if with_points:
-        wrong = [(25.0, 25.0, -25.0), (25.0, 20.0, -25.0), (20.0, 25.0, -25.0), None, None]
-        logits["hps"] = sphere_logits(grid, wrong)
-    centre = root_centre(Answer(grid, logits))
-    assert np.linalg.norm(centre - [0, 0, 5.0]) < 3
+    if hinge_points is not None:
+        logits["hps"] = sphere_logits(grid, [*hinge_points, None, None])
+    return Answer(grid, logits)
+
+
+WRONG = [(40.0, 0.0, 40.0), (44.0, 8.0, 40.0), (36.0, 8.0, 40.0)]
+RIGHT = [(-8.0, 0.0, 2.0), (8.0, 8.0, 2.0), (8.0, -8.0, 2.0)]
+
+
+def test_the_root_lies_where_the_largest_ventricle_meets_the_largest_aorta():
+    seen = root_answer()
+    boundary = root_boundary(seen)
+    assert np.linalg.norm(boundary) < 3
+    assert np.linalg.norm(root_centre(seen, boundary) - [0, 0, 5.0]) < 3
+
+
+def test_hinge_points_at_a_second_root_do_not_draw_the_look_there():
+    seen = root_answer(WRONG)
+    assert np.linalg.norm(root_centre(seen, root_boundary(seen)) - [0, 0, 5.0]) < 3
+    assert root_centre(seen, None)[0] > 30  # nothing speaks against them where no boundary is seen
+
+
+def test_hinge_points_near_the_boundary_say_where_the_root_is():
+    seen = root_answer(RIGHT)
+    assert np.linalg.norm(root_centre(seen, root_boundary(seen)) - np.add(np.mean(RIGHT, 0), [0, 0, 4.0])) < 0.5
+
+
+def test_a_point_far_from_the_boundary_is_not_found_and_a_fainter_one_near_it_is():
+    grid = Grid.centred((0, 0, 0), 2.0, (48, 48, 64))
+    names = ("RCC", "LCC", "NCC")
+    far = sphere_logits(grid, [WRONG[0], WRONG[1], None])
+    near = sphere_logits(grid, [RIGHT[0], None, None])
+    near[1:] = near[1:].clamp(max=1.5)
+    found = decode_landmarks(torch.maximum(far, near), grid, names, np.zeros(3))
+    assert np.linalg.norm(np.subtract(found["RCC"].ras_mm, RIGHT[0])) < 1
+    assert not found["LCC"].found and not found["NCC"].found
+    assert decode_landmarks(far, grid, names)["LCC"].found

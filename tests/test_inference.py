@@ -90,10 +90,6 @@ def test_the_answer_does_not_depend_on_how_the_scan_is_stored(predictor, demo, c
         inside = pred.grid.contains(demo.grid.points().reshape(-1, 3)).reshape(demo.grid.shape)
     for name, value in HEART_LABELS.items():
         same = dice((back == value) & inside, (demo.segmentation("heart") == value) & inside)
-        if change == "oblique" and name == "PA":
-            if same < 0.9:
-                pytest.xfail(f"the pulmonary artery falls into two pieces behind the aorta: Dice {same:.2f}, goal 0.9")
-            continue
         assert same >= 0.9, name
 
 
