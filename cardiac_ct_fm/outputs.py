@@ -36,7 +36,8 @@ def write_outputs(prediction: Prediction, folder: str | Path, options: PlanningO
         rows, notes = found.measurements, [w for w in found.warnings if w not in {f.message for f in plan.findings}]
         measurements_to_json(target / "measurements.json", plan, rows)
         write_scene(target / "planning.mrk.json", plan)
-        write_preview(target / "preview.png", found.volume, found.landmarks, found.label_maps.get("heart"), plan)
+        picture = target / "preview.png"
+        write_preview(picture, found.volume, found.landmarks, found.label_maps, plan, found.classes)
         facts = run_facts(found.run)
         write_report(target / "report.html", found.volume, plan, measurements=rows, facts=facts, warnings=notes)
 

@@ -1,8 +1,10 @@
-"""``preview.png``: one look tells whether a prediction is right. The annulus in three planes, and four chambers."""
+"""``preview.png``: one look tells whether a prediction is right. Annulus in three planes, four chambers, all heads."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cardiac_ct_fm.anatomy import HEADS, HEART_LABELS, LANDMARKS, structure
+from cardiac_ct_fm.anatomy import HINGE_POINTS, LANDMARKS, structure
 from cardiac_ct_fm.files import atomic_write
 from cardiac_ct_fm.geometry import FloatArray
+from cardiac_ct_fm.label_pictures import (
+    OWN_COLOURS,
+    Layer,
+    chamber_centres,
+    four_chamber_view,
+    layers_of,
+    show_layers,
+    show_silhouettes,
+)
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.planning.measure import Plan
 from cardiac_ct_fm.planning.planes import Sampler, unit
@@ -31,7 +42,6 @@ from cardiac_ct_fm.render2d import (
     draw_letters,
     draw_points,
     draw_scale,
-    show_labels,
     show_scan,
     window_for,
 )
@@ -43,27 +53,52 @@ QUIET = "#8b96a5"
 RING = "#7df0c8"
 """Colour of the annulus contour: none of the vocabulary's, so that it is not taken for a label."""
 
-CHAMBERS = HEADS["heart"].classes
 ROOT_LABELS = ("Aorta", "LV", "LA", "Myo")
-COARSE_MM = 3.0
-"""Step at which the centres of the chambers are counted."""
+"""Chambers that long axes of the root outline; labels of other heads than ``heart`` are outlined everywhere."""
+
+WIDTH_IN, PANEL_IN = 16.0, (7.79, 5.13)
+"""Width of the picture, and a panel's width and height, in inches of 100 pixels."""
+
+SILHOUETTE_IN = (5.25, 5.0)
+"""A panel of the row of silhouettes, which is there where a head other than the core's was computed."""
+
+LEGEND_COLUMNS = 16
+"""Entries of one row of the legend."""
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What all panels show: the scan, its layers, points and their colours, and grey values."""
+
+    image: Sampler
+    layers: tuple[Layer, ...]
+    points: Mapping[str, FloatArray]
+    colours: Mapping[str, str]
+    window: tuple[float, float]
+
+    @property
+    def heart(self) -> Sampler | None:
+        """The heart label map."""
+        return next((k.labels for k in self.layers if k.head == "heart"), None)
 
 
 def write_preview(
     path: str | Path,
     volume: Volume,
     landmarks: Mapping[str, Landmark],
-    heart_labels: npt.NDArray[np.uint8] | None = None,
+    label_maps: Mapping[str, npt.NDArray[np.uint8]] | None = None,
     plan: Plan | None = None,
+    classes: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Draw ``preview.png``.
 
     Args:
         path: the file.
         volume: the scan in HU.
-        landmarks: name → point.
-        heart_labels: (X, Y, Z) label map of the heart head on the scan's grid, or None.
+        landmarks: name → point, those that were asked for: one that was not found is listed so, others are not.
+        label_maps: head → (X, Y, Z) label map on the scan's grid; all are drawn.
         plan: the measurements of these landmarks, or None; without an annulus three standard planes are shown.
+        classes: head → names of its classes; those of the vocabulary's heads are known.
 
     Returns:
         ``path``.
@@ -71,7 +106,7 @@ def write_preview(
     Raises:
         OutputError: the file system refuses.
     """
-    figure = draw_preview(volume, landmarks, heart_labels, plan)
+    figure = draw_preview(volume, landmarks, label_maps or {}, plan, classes or {})
     target = Path(path)
     with atomic_write(target) as temporary:
         figure.savefig(temporary, format="png", dpi=100, facecolor=GROUND, metadata={"Description": DISCLAIMER})
@@ -81,79 +116,69 @@ def write_preview(
 def draw_preview(
     volume: Volume,
     landmarks: Mapping[str, Landmark],
-    heart_labels: npt.NDArray[np.uint8] | None,
+    label_maps: Mapping[str, npt.NDArray[np.uint8]],
     plan: Plan | None,
+    classes: Mapping[str, Sequence[str]],
 ) -> Figure:
-    """The figure of :func:`write_preview`, 1600 × 1180 pixels."""
-    figure = Figure(figsize=(16.0, 11.8), facecolor=GROUND)
+    """The figure of :func:`write_preview`, 1600 × 1180 pixels, and 520 higher where silhouettes are shown."""
+    layers = tuple(layers_of(label_maps, classes, volume.grid))
+    deep = [k for k in layers if k.head not in ("heart", "calc")]
+    below = SILHOUETTE_IN[1] + 0.2 if deep else 0.0
+    height = 11.8 + below
+    figure = Figure(figsize=(WIDTH_IN, height), facecolor=GROUND)
     FigureCanvasAgg(figure)
-    image = Sampler(volume.data, volume.grid)
-    labels = None if heart_labels is None else Sampler(heart_labels, volume.grid)
-    points = {n: np.asarray(m.ras_mm) for n, m in landmarks.items() if m.ras_mm is not None and n in LANDMARKS}
-    axes = [
-        figure.add_axes((x, y, 0.487, 0.435)) for x, y in ((0.008, 0.51), (0.505, 0.51), (0.008, 0.068), (0.505, 0.068))
-    ]
+
+    def panel(x: float, y: float, size: tuple[float, float]) -> Axes:
+        return figure.add_axes((x / WIDTH_IN, y / height, size[0] / WIDTH_IN, size[1] / height))
+
     annulus = None if plan is None else plan.annulus
     blood = None if annulus is None or annulus.contour is None else annulus.contour.lumen_hu
-    window = window_for(blood)
+    points = {n: np.asarray(m.ras_mm) for n, m in landmarks.items() if m.ras_mm is not None}
+    own = dict(zip((n for n in landmarks if n not in LANDMARKS), cycle(OWN_COLOURS), strict=False))
+    colours = {n: own[n] if n in own else structure(n).colour for n in landmarks}
+    shown = _Content(Sampler(volume.data, volume.grid), layers, points, colours, window_for(blood))
+    axes = [panel(x, y + below, PANEL_IN) for x, y in ((0.13, 6.02), (8.08, 6.02), (0.13, 0.8), (8.08, 0.8))]
     if plan is None or annulus is None:
-        _standard_planes(axes[:3], image, labels, _middle(volume, points, heart_labels), points, window)
+        _standard_planes(axes[:3], shown, _middle(volume, shown))
     else:
-        _annulus_planes(axes[:3], image, labels, plan, points, window)
-    _chambers(axes[3], image, labels, _middle(volume, points, heart_labels), points, window)
-    _frame(figure, volume, plan, labels, points)
+        _annulus_planes(axes[:3], shown, plan)
+    _chambers(axes[3], shown, _middle(volume, shown))
+    if deep:
+        _silhouettes([panel(0.13 + i * SILHOUETTE_IN[0], 0.8, SILHOUETTE_IN) for i in range(3)], volume, shown)
+    _frame(figure, volume, plan, shown, landmarks)
     return figure
 
 
-def _panel(
-    ax: Axes,
-    image: Sampler,
-    labels: Sampler | None,
-    view: View,
-    height_mm: float,
-    window: tuple[float, float],
-    names: tuple[str, ...],
-) -> None:
-    """The scan, its labels, letters and a scale bar in one panel."""
-    box = ax.get_position()
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    shape = figure.get_size_inches()
-    width_mm = height_mm * (box.width * shape[0]) / (box.height * shape[1])
-    show_scan(ax, image, view, width_mm, height_mm, window, slab_mm=1.0, pixel_mm=height_mm / 480.0)
-    if labels is not None and names:
-        show_labels(ax, labels, view, width_mm, height_mm, names)
+def _panel(ax: Axes, shown: _Content, view: View, height_mm: float, chambers: Sequence[str] | None = None) -> None:
+    """The scan, its labels (of the heart's those in ``chambers``, all when None), letters and a scale bar."""
+    width_mm = height_mm * PANEL_IN[0] / PANEL_IN[1]
+    show_scan(ax, shown.image, view, width_mm, height_mm, shown.window, slab_mm=1.0, pixel_mm=height_mm / 480.0)
+    chosen = [k for k in shown.layers if k.head != "heart" or chambers is None or k.name in chambers]
+    show_layers(ax, chosen, view, width_mm, height_mm)
     draw_letters(ax, view)
     draw_scale(ax, 10.0 if height_mm < 60 else 20.0)
 
 
-def _annulus_planes(
-    axes: list[Axes],
-    image: Sampler,
-    labels: Sampler | None,
-    plan: Plan,
-    points: Mapping[str, FloatArray],
-    window: tuple[float, float],
-) -> None:
+def _annulus_planes(axes: list[Axes], shown: _Content, plan: Plan) -> None:
     """En face, and two long axes: through the right cusp, and across it."""
     annulus = plan.annulus
     assert annulus is not None
     contour, plane = annulus.contour, annulus.plane
     centre = plane.origin if contour is None else contour.centroid
     face = View.en_face(plane, centre)
-    _panel(axes[0], image, labels, face, 52.0, window, ())
+    _panel(axes[0], shown, face, 52.0, ())
     if contour is not None:
         draw_curve(axes[0], face, closed(contour.ras), RING, 2.0)
         for longest in (True, False):
             draw_curve(axes[0], face, contour.chord_ras(longest), RING, 1.0, "--")
-    draw_points(axes[0], face, points)
+    draw_points(axes[0], face, shown.points, colours=shown.colours)
     draw_caption(axes[0], "Annulus, seen from the left ventricle", _ring_text(plan))
     toward = unit(annulus.hinges[0] - annulus.hinges.mean(axis=0))
     across = np.cross(plane.normal, toward)
     titles = ("Long axis through the right cusp", "Long axis across it")
     for ax, direction, title in zip(axes[1:], (toward, across), titles, strict=True):
         view = View.long_axis(plane, centre + 14.0 * plane.normal, direction)
-        _panel(ax, image, labels, view, 84.0, window, ROOT_LABELS)
+        _panel(ax, shown, view, 84.0, ROOT_LABELS)
         ring = None if contour is None else crossings(view, contour.ras)
         if ring is not None and len(ring) == 2:
             draw_curve(ax, view, ring, RING, 2.2)
@@ -161,7 +186,7 @@ def _annulus_planes(
             line = plan.centreline.ras
             near = np.abs(view.distance(line)) < 6.0
             draw_curve(ax, view, np.where(near[:, None], line, np.nan), INK, 0.9, ":")
-        draw_points(ax, view, points)
+        draw_points(ax, view, shown.points, colours=shown.colours)
         draw_caption(ax, title)
 
 
@@ -177,14 +202,7 @@ def _ring_text(plan: Plan) -> str:
     return f"{area.value:.0f}{doubt} mm²,  {high:.1f} × {low:.1f} mm{mark}"
 
 
-def _standard_planes(
-    axes: list[Axes],
-    image: Sampler,
-    labels: Sampler | None,
-    middle: FloatArray,
-    points: Mapping[str, FloatArray],
-    window: tuple[float, float],
-) -> None:
+def _standard_planes(axes: list[Axes], shown: _Content, middle: FloatArray) -> None:
     """Axial, coronal and sagittal, where no annulus plane is known."""
     views = {
         "Axial": View.of(middle, LEFT, FRONT),
@@ -192,96 +210,81 @@ def _standard_planes(
         "Sagittal": View.of(middle, -FRONT, HEAD),
     }
     for ax, (title, view) in zip(axes, views.items(), strict=True):
-        _panel(ax, image, labels, view, 150.0, window, CHAMBERS)
-        draw_points(ax, view, points)
+        _panel(ax, shown, view, 150.0)
+        draw_points(ax, view, shown.points, colours=shown.colours)
         draw_caption(ax, title)
 
 
-def _chambers(
-    ax: Axes,
-    image: Sampler,
-    labels: Sampler | None,
-    middle: FloatArray,
-    points: Mapping[str, FloatArray],
-    window: tuple[float, float],
-) -> None:
+def _chambers(ax: Axes, shown: _Content, middle: FloatArray) -> None:
     """Four chambers where the label map shows them, else a coronal plane."""
-    view = None if labels is None else four_chamber_view(labels)
+    view = None if shown.heart is None else four_chamber_view(shown.heart)
     if view is None:
         view, title = View.of(middle, LEFT, HEAD), "Coronal"
-        note = "no label map" if labels is None else "the label map does not show both ventricles and the left atrium"
+        missing = "the label map does not show both ventricles and the left atrium"
+        note = "no label map" if shown.heart is None else missing
     else:
         title, note = "Four chambers", ""
-    _panel(ax, image, labels, view, 150.0, window, CHAMBERS)
-    draw_points(ax, view, points, size=30.0)
+    _panel(ax, shown, view, 150.0)
+    draw_points(ax, view, shown.points, size=30.0, colours=shown.colours)
     draw_caption(ax, title, note)
 
 
-def four_chamber_view(labels: Sampler) -> View | None:
-    """The plane through the left ventricle's long axis and the right ventricle; None where one of them is missing.
-
-    Shown as an axial slice is: patient's left on the right, front up.
-    """
-    centres = chamber_centres(labels)
-    if not {"LV", "LA", "RV"} <= centres.keys():
-        return None
-    axis = unit(centres["LV"] - centres["LA"])
-    right_heart = np.mean([centres[n] for n in ("RV", "RA") if n in centres], axis=0)
-    left_heart = (centres["LV"] + centres["LA"]) / 2.0
-    normal = np.cross(axis, right_heart - left_heart)
-    if float(np.linalg.norm(normal)) < 1.0:
-        return None
-    normal = unit(normal)
-    right = unit(LEFT - normal * float(LEFT @ normal))
-    up = np.cross(normal, right)
-    return View((left_heart + right_heart) / 2.0, right, up if float(up @ FRONT) > 0 else -up)
-
-
-def chamber_centres(labels: Sampler) -> dict[str, FloatArray]:
-    """Name → (3,) centre of gravity in RAS mm, counted on every few voxels."""
-    steps = [max(1, round(COARSE_MM / s)) for s in labels.grid.spacing]
-    coarse = labels.data[:: steps[0], :: steps[1], :: steps[2]]
-    found = {}
-    for name, number in HEART_LABELS.items():
-        index = np.argwhere(coarse == number)
-        # Ten cells of 3 mm are 0.3 mL: less than that is no chamber.
-        if len(index) >= 10:
-            found[name] = labels.grid.world(index.mean(axis=0) * steps)
-    return found
+def _silhouettes(axes: list[Axes], volume: Volume, shown: _Content) -> None:
+    """Trees and other structures that one plane does not show, seen through from three sides."""
+    layers = [k for k in shown.layers if k.head != "calc"]
+    labelled = [k.labels.grid.world(np.argwhere(k.mask[::2, ::2, ::2]) * 2.0) for k in layers if k.head == "heart"]
+    places = [p for p in labelled if len(p)] or [volume.grid.corners()]
+    middle = (np.concatenate(places).min(axis=0) + np.concatenate(places).max(axis=0)) / 2.0
+    views = {
+        "Seen through from the front": View.of(middle, LEFT, HEAD),
+        "From the left and front": View.of(middle, unit(LEFT - FRONT), HEAD),
+        "From the feet": View.of(middle, LEFT, FRONT),
+    }
+    height_mm = 170.0
+    for ax, (title, view) in zip(axes, views.items(), strict=True):
+        show_silhouettes(ax, layers, view, height_mm * SILHOUETTE_IN[0] / SILHOUETTE_IN[1], height_mm)
+        draw_letters(ax, view)
+        draw_scale(ax, 20.0)
+        draw_caption(ax, title)
 
 
-def _middle(volume: Volume, points: Mapping[str, FloatArray], heart_labels: npt.NDArray[np.uint8] | None) -> FloatArray:
+def _middle(volume: Volume, shown: _Content) -> FloatArray:
     """Where to cut when there is no annulus: between the landmarks, else the heart's middle, else the scan's."""
-    inside = [p for p in points.values() if bool(volume.grid.contains(p))]
+    inside = [p for p in shown.points.values() if bool(volume.grid.contains(p))]
     if inside:
         return np.asarray(np.mean(inside, axis=0), dtype=np.float64)
-    if heart_labels is not None:
-        centres = chamber_centres(Sampler(heart_labels, volume.grid))
-        if centres:
-            return np.asarray(np.mean(list(centres.values()), axis=0), dtype=np.float64)
+    centres = {} if shown.heart is None else chamber_centres(shown.heart)
+    if centres:
+        return np.asarray(np.mean(list(centres.values()), axis=0), dtype=np.float64)
     return volume.grid.centre_ras
 
 
 def _frame(
-    figure: Figure, volume: Volume, plan: Plan | None, labels: Sampler | None, points: Mapping[str, FloatArray]
+    figure: Figure, volume: Volume, plan: Plan | None, shown: _Content, landmarks: Mapping[str, Landmark]
 ) -> None:
     """Title, disclaimer and legend around the panels."""
-    figure.text(0.008, 0.972, volume.name, color=INK, fontsize=15, fontweight="bold", va="center")
+    high = figure.get_size_inches()[1]
+    top, line, foot = 1 - 0.33 / high, 1 - 0.57 / high, 0.165 / high
+    figure.text(0.008, top, volume.name, color=INK, fontsize=15, fontweight="bold", va="center")
     spacing = " × ".join(f"{s:.2f}" for s in volume.grid.spacing)
-    figure.text(0.992, 0.972, DISCLAIMER, color="#ffb86b", fontsize=12, fontweight="bold", va="center", ha="right")
-    figure.text(0.008, 0.952, f"cardiac-ct-fm   voxels {spacing} mm", color=QUIET, fontsize=9.5, va="center")
-    handles = [] if labels is None else [_line(structure(n).colour, n) for n in CHAMBERS]
-    handles.append(_line(RING, "annulus contour"))
-    handles += [_dot(structure(n).colour, n) for n in LANDMARKS if n in points]
-    legend = figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0.004, 0.022), ncol=len(handles), frameon=False
-    )
-    for text in legend.get_texts():
-        text.set(color=INK, fontsize=10)
-    missing = [n for n in LANDMARKS if n not in points]
-    notes = [f"Not found: {', '.join(missing)}."] if missing else []
-    notes += [] if plan is None else [f.message for f in plan.findings]
-    figure.text(0.008, 0.014, _short(" ".join(notes), 230), color="#ffb86b", fontsize=9.5, va="center")
+    figure.text(0.992, top, DISCLAIMER, color="#ffb86b", fontsize=12, fontweight="bold", va="center", ha="right")
+    figure.text(0.008, line, f"cardiac-ct-fm   voxels {spacing} mm", color=QUIET, fontsize=9.5, va="center")
+    handles = [_line(k.colour, k.name) for k in shown.layers]
+    if plan is not None and plan.annulus is not None and plan.annulus.contour is not None:
+        handles.append(_line(RING, "annulus contour"))
+    handles += [_dot(shown.colours[n], n) for n in shown.points]
+    columns = min(len(handles), LEGEND_COLUMNS)
+    if handles:
+        place = {"loc": "lower left", "bbox_to_anchor": (0.004, 0.26 / high)}
+        legend = figure.legend(handles=handles, ncol=columns, frameon=False, columnspacing=1.2, borderpad=0.2, **place)
+        for text in legend.get_texts():
+            text.set(color=INK, fontsize=10)
+    missing = [n for n, m in landmarks.items() if m.ras_mm is None]
+    empty = [k.name for k in shown.layers if k.head != "heart" and not k.mask.any()]
+    notes = [f"Not found: {', '.join(missing + empty)}."] if missing or empty else []
+    if plan is not None and set(HINGE_POINTS) & landmarks.keys():
+        notes += [f.message for f in plan.findings]
+    figure.text(0.008, foot, _short(" ".join(notes), 230), color="#ffb86b", fontsize=9.5, va="center")
 
 
 def _short(text: str, limit: int) -> str:

@@ -6,7 +6,7 @@ global changes and no display is needed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke, withStroke
-from scipy.ndimage import gaussian_filter
 
-from cardiac_ct_fm.anatomy import HEART_LABELS, structure
+from cardiac_ct_fm.anatomy import structure
 from cardiac_ct_fm.geometry import FloatArray
 from cardiac_ct_fm.planning.planes import Plane, Sampler, unit
 
@@ -149,22 +148,6 @@ def show_scan(
         spine.set_visible(False)
 
 
-def show_labels(ax: Axes, labels: Sampler, view: View, width_mm: float, height_mm: float, names: Sequence[str]) -> None:
-    """Outline structures of the heart label map, in the colours of the vocabulary, with a breath of fill."""
-    pixel = 0.5
-    found = labels.nearest(view.lattice(width_mm, height_mm, pixel))
-    extent = (-width_mm / 2, width_mm / 2, -height_mm / 2, height_mm / 2)
-    # Label voxels are larger than pixels; half a voxel of smoothing takes their stairs away.
-    sigma = max(0.5 * labels.voxel_mm / pixel, 1.0)
-    for name in names:
-        soft = gaussian_filter((found == HEART_LABELS[name]).astype(np.float32), sigma)
-        if soft.max() <= 0.5:
-            continue
-        colour = structure(name).colour
-        ax.contourf(soft, levels=[0.5, 1.1], colors=[colour], alpha=0.07, origin="upper", extent=extent)
-        ax.contour(soft, levels=[0.5], colors=[colour], linewidths=1.3, origin="upper", extent=extent)
-
-
 def outline(effect_width: float = 2.6) -> list[Any]:
     """A dark rim that keeps a line or letters legible on bright blood."""
     return [withStroke(linewidth=effect_width, foreground=SHADE)]
@@ -183,8 +166,22 @@ def closed(ras: FloatArray) -> FloatArray:
     return np.concatenate([ras, ras[:1]])
 
 
-def draw_points(ax: Axes, view: View, points: Mapping[str, FloatArray], size: float = 52.0) -> None:
-    """Draw landmarks: filled in the plane, hollow when farther than :data:`NEAR_MM`, none beyond :data:`FAR_MM`."""
+def draw_points(
+    ax: Axes,
+    view: View,
+    points: Mapping[str, FloatArray],
+    size: float = 52.0,
+    colours: Mapping[str, str] | None = None,
+) -> None:
+    """Draw landmarks: filled in the plane, hollow when farther than :data:`NEAR_MM`, none beyond :data:`FAR_MM`.
+
+    Args:
+        ax: where.
+        view: the plane.
+        points: name → (3,) RAS mm.
+        size: of a dot.
+        colours: of points that the vocabulary does not know, and of any that are to look otherwise.
+    """
     placed: list[tuple[float, float]] = []
     (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
     for name, ras in points.items():
@@ -192,7 +189,8 @@ def draw_points(ax: Axes, view: View, points: Mapping[str, FloatArray], size: fl
         x, y = (float(v) for v in view.project(ras))
         if away > FAR_MM or not (x0 < x < x1 and y0 < y < y1):
             continue
-        colour, near = structure(name).colour, away <= NEAR_MM
+        near = away <= NEAR_MM
+        colour = colours[name] if colours and name in colours else structure(name).colour
         if near:
             ax.scatter([x], [y], s=size + 26, c=SHADE, alpha=0.6, linewidths=0, zorder=4)
         face, rim = (colour, SHADE) if near else ("none", colour)

@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from analytic_solids import Pose, RootPhantom, hinge_points, landmarks, render, with_spheres
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cardiac_ct_fm.anatomy import HEART_LABELS
 from cardiac_ct_fm.errors import OutputError
 from cardiac_ct_fm.geometry import Grid
+from cardiac_ct_fm.label_pictures import chamber_centres, four_chamber_view, layers_of, show_silhouettes
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.planning import PlanningOptions, measure
 from cardiac_ct_fm.planning.planes import Plane, Sampler
-from cardiac_ct_fm.preview import chamber_centres, four_chamber_view, write_preview
+from cardiac_ct_fm.preview import draw_preview, write_preview
 from cardiac_ct_fm.render2d import View, crossings, direction_letters, window_for
 from cardiac_ct_fm.volume_io import Volume
 
@@ -111,7 +114,7 @@ def test_four_chamber_view_holds_the_chambers_with_left_on_the_right(scan):
 def test_preview_of_everything(scan, points, tmp_path):
     labels = chambers(scan)
     plan = measure(scan, points, labels, options=PlanningOptions(samples=8))
-    picture = pixels(write_preview(tmp_path / "preview.png", scan, points, labels, plan))
+    picture = pixels(write_preview(tmp_path / "preview.png", scan, points, {"heart": labels}, plan))
     assert picture.shape[:2] == (1180, 1600)
     for x in (400, 1200):
         for y in (300, 800):
@@ -128,9 +131,70 @@ def test_preview_of_what_is_there(scan, points, tmp_path, what):
     if what == "no annulus":
         marks = {k: v for k, v in points.items() if k != "NCC"}
         plan = measure(scan, marks, options=PlanningOptions(samples=8))
-    labels = None if what in ("no labels", "nothing") else chambers(scan)
+    labels = None if what in ("no labels", "nothing") else {"heart": chambers(scan)}
     picture = pixels(write_preview(tmp_path / "preview.png", scan, marks, labels, plan))
     assert picture.std() > 15
+
+
+def tree(scan: Volume) -> np.ndarray:
+    """A label map: one vessel of two voxels (3 mm) that runs down in front of the middle of the scan."""
+    labels = np.zeros(scan.data.shape, np.uint8)
+    x, y, z = (n // 2 for n in labels.shape)
+    labels[x : x + 2, y + 14 : y + 16, z - 16 : z + 16] = 1
+    return labels
+
+
+def test_every_head_is_drawn_in_a_colour_of_its_own(scan, points, tmp_path):
+    maps = {"heart": chambers(scan), "coronaries": tree(scan), "fat": np.roll(tree(scan), 12, axis=0) * 2}
+    classes = {"fat": ("Pericardial", "Epicardial")}
+    plan = measure(scan, points, maps["heart"], options=PlanningOptions(samples=8))
+    picture = pixels(write_preview(tmp_path / "preview.png", scan, points, maps, plan, classes))
+    assert picture.shape[0] > 1180, "a row of silhouettes is added"
+    layers = {k.name: k.colour for k in layers_of(maps, classes, scan.grid)}
+    assert len(set(layers.values())) == len(layers) == 10
+    above, silhouettes = picture[:1180], picture[1180:1600]
+    for name in ("Coronary", "Epicardial"):
+        assert colour_count(above, layers[name]) > 20, f"{name} is outlined"
+        assert colour_count(silhouettes, layers[name], 45) > 150, f"{name} is filled"
+    assert colour_count(silhouettes, layers["Pericardial"]) == 0
+    figure = draw_preview(scan, points, maps, plan, classes)
+    named = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {*layers, "annulus contour", "RCC", "LCC", "NCC", "LCA"} == named
+    assert any("Not found: RCA, Pericardial." in text.get_text() for text in figure.texts)
+
+
+def test_points_that_were_not_asked_for_are_not_said_to_be_missing(scan):
+    maps = {"heart": chambers(scan), "coronaries": tree(scan)}
+    figure = draw_preview(scan, {}, maps, measure(scan, {}, maps["heart"], options=PlanningOptions(samples=8)), {})
+    words = " ".join(text.get_text() for text in figure.texts)
+    assert "Not found" not in words and "RCC" not in words
+    assert "annulus contour" not in {text.get_text() for text in figure.legends[0].get_texts()}
+
+
+def test_points_of_ones_own_are_drawn_and_listed(scan, tmp_path):
+    apex = {"Apex": Landmark("Apex", True, tuple(scan.grid.centre_ras), 0.9), "Base": Landmark.missing("Base")}
+    figure = draw_preview(scan, apex, {}, None, {})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Apex"]
+    assert any("Not found: Base." in text.get_text() for text in figure.texts)
+    picture = pixels(write_preview(tmp_path / "preview.png", scan, apex))
+    assert colour_count(picture, "#a6ff4d") > 100
+
+
+def test_a_silhouette_has_no_gaps_and_lies_where_the_structure_is():
+    grid = Grid.centred((0, 0, 0), 1.5, (40, 40, 40))
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[4:8, 18:20, 10:30] = 1  # on the patient's left, 6 mm wide and 30 mm long
+    figure = Figure(figsize=(3, 3))
+    FigureCanvasAgg(figure)
+    ax = figure.add_axes((0, 0, 1, 1))
+    layers = layers_of({"coronaries": labels}, {}, grid)
+    show_silhouettes(ax, layers, View.of(np.zeros(3), np.array([-1.0, 0, 0]), np.array([0.0, 0, 1])), 60.0, 60.0)
+    filled = np.asarray(ax.images[0].get_array())[..., 3] > 0
+    rows, columns = np.nonzero(filled)
+    pixel = 60.0 / filled.shape[0]
+    assert filled.sum() * pixel**2 == pytest.approx(6 * 30, rel=0.15)
+    assert filled[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].all()
+    assert columns.mean() * pixel - 30 == pytest.approx(-float(grid.world((5.5, 0, 0))[0]), abs=1.0)
 
 
 def test_what_is_on_the_patients_left_is_on_the_right_of_the_picture(tmp_path):
@@ -158,7 +222,7 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB")).astype(int)
 
 
-def colour_count(picture: np.ndarray, colour: str) -> int:
+def colour_count(picture: np.ndarray, colour: str, off: int = 14) -> int:
     """Pixels that are nearly of a colour."""
     rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return int((np.abs(picture - rgb).max(axis=-1) < 14).sum())
+    return int((np.abs(picture - rgb).max(axis=-1) < off).sum())

@@ -29,6 +29,7 @@ LEVELS = (
     {"looks", "convert", "exchange", "measurements"},
     {"merging", "guidance"},
     {"inference", "render2d", "cohort"},
+    {"label_pictures"},
     {"preview", "report"},
     {"training", "outputs", "batch"},
     {"progress"},
