@@ -23,7 +23,9 @@ from cardiac_ct_fm.cohort.patient import BY_SEX, MYOCARDIAL_DENSITY, draw_patien
 from cardiac_ct_fm.cohort.render import heart_labels
 
 ROOT_MM, HEART_MM = 0.9, 2.5
-SLICE_MM = 0.25
+RAY_MM = 0.1
+HARMONICS = 8
+"""Waves of an outline that are kept: two make an ellipse, three the sinuses, the rest is the grain of the voxels."""
 
 MEASURES: dict[str, dict[str, tuple[float, float]]] = {
     name: {"F": women, "M": men} for name, (women, men) in BY_SEX.items()
@@ -83,26 +85,30 @@ def measure(heart: DigitalHeart) -> dict[str, float]:
 
 
 def cross_section(lumen: NDArray[np.float32], corner: Floats, centre: Floats, normal: Floats) -> dict[str, float]:
-    """Area (mm²), perimeter (mm), axis ratio and mean of both diameters (mm) of the lumen in a plane."""
+    """Area (mm²), perimeter (mm), axis ratio and mean of both diameters (mm) of the lumen in a plane.
+
+    The outline is where rays from ``centre`` leave the lumen, smoothed to :data:`HARMONICS`: a label map's steps alone
+    make outlines 1.5 % and diameters 0.3 mm too long. NaN where a ray starts outside or never leaves.
+    """
     one = np.cross(normal, [0.0, 1.0, 0.0])
     one /= np.linalg.norm(one)
     two = np.cross(normal, one)
-    ticks = np.arange(-28, 28, SLICE_MM)
-    points = centre + ticks[:, None, None] * one + ticks[None, :, None] * two
-    values = ndi.map_coordinates(lumen, ((points - corner) / ROOT_MM).transpose(2, 0, 1), order=1)
-    regions, count = ndi.label(values > 0.5)
-    middle = regions[len(ticks) // 2, len(ticks) // 2]
-    own = regions == middle if middle else np.zeros_like(regions, bool)
-    if count == 0 or not own.any():
+    angle = np.radians(np.arange(0, 360, 3))
+    ray = np.cos(angle)[:, None] * one + np.sin(angle)[:, None] * two
+    ticks = np.arange(0, 28, RAY_MM)
+    points = centre + ray[:, None] * ticks[:, None]
+    inside = ndi.map_coordinates(lumen, ((points - corner) / ROOT_MM).transpose(2, 0, 1), order=1) > 0.5
+    if not inside[:, 0].all() or inside.all(1).any():
         return dict.fromkeys(("area", "perimeter", "ratio", "mean_mm"), float("nan"))
-    where = np.argwhere(own) * SLICE_MM
-    area = len(where) * SLICE_MM**2
-    edge = where - where.mean(0)
-    angle = np.radians(np.arange(0, 180, 3))
-    width = np.array([np.ptp(edge @ [np.cos(a), np.sin(a)]) + SLICE_MM for a in angle])
+    wave = np.fft.rfft((np.argmin(inside, 1) - 0.5) * RAY_MM)
+    wave[HARMONICS + 1 :] = 0
+    radius = np.fft.irfft(wave, len(angle))
+    x, y = radius * np.cos(angle), radius * np.sin(angle)
+    nx, ny = np.roll(x, -1), np.roll(y, -1)
+    width = np.array([np.ptp(x * np.cos(a) + y * np.sin(a)) for a in angle[: len(angle) // 2]])
     return {
-        "area": area,
-        "perimeter": float(np.pi * width.mean()),  # Cauchy: a convex outline's perimeter is π times its mean width
+        "area": float(np.sum(x * ny - nx * y) / 2),
+        "perimeter": float(np.hypot(nx - x, ny - y).sum()),
         "ratio": float(width.max() / width.min()),
         "mean_mm": float((width.max() + width.min()) / 2),
     }
