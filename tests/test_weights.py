@@ -12,9 +12,7 @@ from safetensors.torch import load_file, save_file
 from small_models import BACKBONES, small_model
 
 import cardiac_ct_fm as ccf
-from cardiac_ct_fm.config import ModelConfig
-from cardiac_ct_fm.registry import MODELS_VARIABLE
-from cardiac_ct_fm.weights import resolve, sha256_of
+from cardiac_ct_fm.weights import sha256_of
 
 
 def image() -> torch.Tensor:
@@ -25,17 +23,6 @@ def image() -> torch.Tensor:
 def folder(tmp_path: Path) -> Path:
     small_model().save_pretrained(tmp_path / "model")
     return tmp_path / "model"
-
-
-@pytest.fixture
-def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A published model ``small.first`` in a folder of weights that the registry knows."""
-    root = tmp_path / "weights"
-    model = small_model()
-    model._set_config(model.config.replace(provenance={"command": "made for a test", "seed": 0}))
-    ccf.export_pretrained(model, root, tag="first", metrics={"cohort": {"dice": 0.5}}, dtype=torch.float32)
-    monkeypatch.setenv(MODELS_VARIABLE, str(root))
-    return root
 
 
 def edit_manifest(folder: Path) -> None:
@@ -302,135 +289,3 @@ def test_a_failed_saving_leaves_the_older_model_as_it_was(folder: Path) -> None:
     with pytest.raises(ccf.WeightsError, match="not finite"):
         model.save_pretrained(folder)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
-
-
-# ---- sources
-
-
-def test_a_source_that_means_two_things_names_both_ways_out(
-    registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    small_model(seed=1).save_pretrained("small.first")
-    with pytest.raises(ccf.UsageError, match=r"'\./small\.first'.*'registry:small\.first'"):
-        ccf.from_pretrained("small.first")
-    assert resolve("./small.first").source == "folder small.first"
-    assert resolve("registry:small.first").source == "small.first"
-    small_model(seed=1).save_pretrained("org/model")
-    with pytest.raises(ccf.UsageError, match=r"'\./org/model'.*'hf:org/model'"):
-        ccf.from_pretrained("org/model")
-
-
-@pytest.mark.parametrize(
-    ("source", "error", "message"),
-    [
-        ("cardiac_swin_tinny.x", ccf.UnknownNameError, "no model called"),
-        ("./nowhere", ccf.WeightsError, "does not exist"),
-        (Path("nowhere"), ccf.WeightsError, "does not exist"),
-        ("registry:nothing", ccf.UnknownNameError, "no model called 'nothing'"),
-        ("org/name@a/b/c@d", ccf.WeightsError, "does not exist"),
-    ],
-)
-def test_a_source_that_is_nothing_says_so(source: str | Path, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        ccf.from_pretrained(source)
-
-
-def test_a_file_or_a_revision_where_a_folder_is_meant_is_explained(folder: Path) -> None:
-    with pytest.raises(ccf.UsageError, match=r"give the folder that holds config\.json"):
-        ccf.from_pretrained(folder / "model.safetensors")
-    with pytest.raises(ccf.UsageError, match="revision='main' is for Hub repositories"):
-        ccf.from_pretrained(folder, revision="main")
-    with pytest.raises(ccf.UsageError, match="give one of them"):
-        ccf.from_pretrained("org/name@v1", revision="v2")
-    with pytest.raises(ccf.UsageError, match="device 'gpu'"):
-        ccf.from_pretrained(folder, device="gpu")
-
-
-def test_a_folder_without_a_model_says_what_a_model_is(tmp_path: Path) -> None:
-    with pytest.raises(ccf.WeightsError, match=r"has no config\.json"):
-        ccf.from_pretrained(tmp_path)
-
-
-# ---- the registry
-
-
-@torch.no_grad()
-def test_a_registered_model_is_found_by_name_with_and_without_its_tag(registered: Path) -> None:
-    x = image()
-    assert "small.first" in ccf.list_models(pretrained=True)
-    assert ccf.list_models("small.*", pretrained=True) == ["small.first"]
-    for name in ("small", "small.first"):
-        assert torch.equal(ccf.from_pretrained(name)(x)["hps"], small_model()(x)["hps"])
-    info = ccf.model_info("small")
-    assert (info.full_name, info.pretrained, info.license) == ("small.first", True, "apache-2.0")
-    assert info.metrics == {"cohort": {"dice": 0.5}}
-    assert info.provenance == {"command": "made for a test", "seed": 0}
-    assert info.parameters == small_model().num_parameters
-    assert info.sha256["model.safetensors"] == sha256_of(registered / "small.first" / "model.safetensors")
-
-
-def test_of_several_weights_the_default_is_meant_or_the_tags_are_named(registered: Path) -> None:
-    ccf.export_pretrained(small_model(seed=1), registered, tag="second")
-    with pytest.raises(ccf.UsageError, match=r"small\.first or small\.second"):
-        ccf.from_pretrained("small")
-    ccf.export_pretrained(small_model(seed=1), registered, tag="second", default=True)
-    assert ccf.model_info("small").tag == "second"
-
-
-def test_every_load_from_the_registry_is_verified(registered: Path) -> None:
-    model = ccf.from_pretrained("small.first")
-    assert model.weight_files is not None
-    assert model.weight_files.verified
-    config = registered / "small.first" / "config.json"
-    config.write_text(config.read_text() + " ")
-    with pytest.raises(ccf.WeightsError, match="sha256"):
-        ccf.from_pretrained("small.first")
-
-
-def test_an_architecture_without_weights_says_how_to_get_random_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(MODELS_VARIABLE, raising=False)
-    with pytest.raises(ccf.WeightsError, match=r"no trained weights.*create_model\('cardiac_unetr_base'\)"):
-        ccf.from_pretrained("cardiac_unetr_base")
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"format_version": 9}', '{"format_version": 1, "name": "x"}'])
-def test_a_damaged_registry_file_is_named(content: str, registered: Path) -> None:
-    (registered / "small.first" / "registry.json").write_text(content)
-    with pytest.raises(ccf.WeightsError, match=r"small\.first/registry\.json"):
-        ccf.list_models(pretrained=True)
-
-
-def test_all_architectures_are_listed_and_fit_wildcards() -> None:
-    assert ccf.list_models("cardiac_swin_*") == ["cardiac_swin_base", "cardiac_swin_small", "cardiac_swin_tiny"]
-    info = ccf.model_info("cardiac_unetr_base")
-    assert (info.pretrained, info.heads) == (False, ("heart", "hps", "ms", "calc"))
-
-
-def test_the_bundled_weights_load_verified_and_fit_in_ten_megabytes() -> None:
-    names = [n for n in ccf.list_models(pretrained=True) if n.startswith("cardiac_swin_tiny.")]
-    if not names:
-        pytest.skip("the package does not hold trained weights yet")
-    model = ccf.from_pretrained("cardiac_swin_tiny")
-    assert model.weight_files is not None
-    assert model.weight_files.verified
-    assert sum(p.stat().st_size for p in model.weight_files.tensors) <= 10_000_000
-    assert model.config.provenance
-
-
-# ---- the model card
-
-
-def test_the_model_card_states_what_was_recorded_and_what_was_not(registered: Path) -> None:
-    card = (registered / "small.first" / "README.md").read_text()
-    assert "not a medical device" in card
-    assert "| dice | 0.5 |" in card
-    assert "Command that made the weights: made for a test" in card
-    assert "Synthetic share of the training data: not recorded" in card
-    assert str(small_model().generate_model_card()).count("not recorded") >= 2
-
-
-def test_a_configuration_survives_its_json() -> None:
-    for kind in BACKBONES:
-        config = small_model(kind).config
-        assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
