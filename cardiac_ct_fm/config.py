@@ -24,21 +24,28 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """One task head: a 1×1×1 convolution on the trunk's last map.
+    """One task head: a 1×1×1 convolution on the trunk's last map, or a small network on it.
 
     Attributes:
         name: head name, unique in a model.
         kind: ``segmentation`` or ``landmarks``.
         classes: class names without the background.
         own_decoder: whether the head has a decoder of its own instead of reading the trunk's last map.
+        hidden: channels of its two hidden layers, which also read the image (:class:`cardiac_ct_fm.heads.HiddenHead`);
+            0 for a 1×1×1 convolution alone.
     """
 
     name: str
     kind: HeadKind
     classes: tuple[str, ...]
     own_decoder: bool = False
+    hidden: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.hidden, bool) or not isinstance(self.hidden, int) or self.hidden < 0:
+            raise ConfigError(
+                f"head {self.name!r} has hidden={self.hidden!r}; give a number of channels, or 0 for none."
+            )
         if not self.name.isidentifier():
             raise ConfigError(f"head name {self.name!r} must be a Python identifier, for example 'coronaries'.")
         if self.kind not in ("segmentation", "landmarks"):

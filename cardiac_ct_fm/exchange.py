@@ -132,7 +132,7 @@ def _monai_network(model: CardiacCTModel) -> tuple[dict[str, Any], dict[str, Ten
     config = model.config
     b = config.backbone
     arguments = _monai_arguments(b)
-    if arguments is None or len(model.decoders):
+    if arguments is None or len(model.decoders) or any(head.hidden for head in config.heads):
         definition = {"_target_": "cardiac_ct_fm.exchange.JointOutput", "config": config.to_dict()}
         return definition, {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     weights = dict(model.backbone.state_dict())

@@ -72,7 +72,8 @@ class HeadFile:
             raise WeightsError(f"{path} is not a head file of this version; head files are written by save_head.")
         try:
             raw = json.loads(metadata["head"])
-            head = HeadConfig(raw["name"], raw["kind"], tuple(raw["classes"]), raw["own_decoder"])
+            layers = raw["own_decoder"], raw.get("hidden", 0)
+            head = HeadConfig(raw["name"], raw["kind"], tuple(raw["classes"]), *layers)
             looks = tuple(look for look in get_args(LookName) if look in json.loads(metadata["looks"]))
             trunk, theirs = metadata["trunk"], metadata["trunk_sha256"]
         except (KeyError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The multi-head cardiac CT network: one trunk, a 1×1×1 head per label type, and what training needs of it."""
+"""The multi-head cardiac CT network: one trunk, a small head per label type, and what training needs of it."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from cardiac_ct_fm.anatomy import HEADS, HeadKind
 from cardiac_ct_fm.backbones import build_backbone
 from cardiac_ct_fm.config import HeadConfig, LookName, ModelConfig
 from cardiac_ct_fm.errors import ConfigError, UnknownNameError, UsageError
-from cardiac_ct_fm.heads import build_head, copy_decoder
+from cardiac_ct_fm.heads import build_head, copy_decoder, head_input
 from cardiac_ct_fm.pretrained import LICENSE, PretrainedModel
 from cardiac_ct_fm.registry import architecture
 from cardiac_ct_fm.trunk import Feature
@@ -32,7 +32,7 @@ class CardiacCTModel(
     Attributes:
         config: the settings that travel with the weights, heads included; kept up to date by :meth:`add_head`.
         backbone: the trunk.
-        heads: the 1×1×1 convolutions by head name.
+        heads: the last layers by head name.
         decoders: private decoders of the heads that have one.
     """
 
@@ -72,7 +72,7 @@ class CardiacCTModel(
             else:
                 shared = self.backbone.decode_maps(skips)[0] if shared is None else shared
                 features = shared
-            logits[name] = self.heads[name](features).contiguous()
+            logits[name] = self.heads[name](head_input(self.config.head(name), features, x)).contiguous()
         return logits
 
     def forward_features(self, x: Tensor, segmentation: Tensor | None = None) -> Tensor:
@@ -116,6 +116,7 @@ class CardiacCTModel(
         kind: HeadKind = "segmentation",
         *,
         own_decoder: bool = False,
+        hidden: int = 0,
         looks: Sequence[LookName] | None = None,
     ) -> None:
         """Put a new head with random weights on the trunk.
@@ -125,12 +126,13 @@ class CardiacCTModel(
             classes: class names without the background.
             kind: ``segmentation`` or ``landmarks``.
             own_decoder: give the head a copy of the trunk's decoder, to be trained without touching other heads.
+            hidden: channels of two hidden layers, 0 for none.
             looks: looks that prediction reads the head from; all but ``locate`` when None.
 
         Raises:
             UsageError: the model has a head of this name, or the name, the classes or a look do not do.
         """
-        head = HeadConfig(name, kind, tuple(classes), own_decoder)
+        head = HeadConfig(name, kind, tuple(classes), own_decoder, hidden)
         if name in self.heads:
             raise UsageError(f"{self.config.name} has a head {name!r} already; choose another name.")
         chosen = [k.name for k in self.config.looks if k.name != "locate"] if looks is None else looks
@@ -220,11 +222,10 @@ class CardiacCTModel(
 
     def _modules_of(self, part: str) -> list[nn.Module]:
         """The modules that a part's name stands for."""
-        decoder = list(self.backbone.decoder_blocks().values())
         if part == "trunk":
             return [self.backbone]
         if part == "decoder":
-            return decoder
+            return list(self.backbone.decoder_blocks().values())
         if part == "encoder":
             roots = {name.split(".")[0] for name in self.backbone.decoder_names}
             return [module for name, module in self.backbone.named_children() if name not in roots]
@@ -260,8 +261,7 @@ class CardiacCTModel(
                 f"{self.config.name} is conditioned on the heart label map: pass segmentation of shape "
                 f"{(len(x), 1, *x.shape[2:])}; got {got}."
             )
-        classes = len(HEADS["heart"].classes)
-        labels = torch.arange(1, classes + 1, device=x.device).view(1, classes, 1, 1, 1)
+        labels = torch.arange(1, len(HEADS["heart"].classes) + 1, device=x.device).view(1, -1, 1, 1, 1)
         return torch.cat([x, (segmentation == labels).to(x.dtype)], dim=1)
 
 

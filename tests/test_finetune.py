@@ -25,8 +25,9 @@ from cardiac_ct_fm.config import LookConfig
 from cardiac_ct_fm.inference import Predictor
 from cardiac_ct_fm.training.finetune import FinetuneResult, finetune
 from cardiac_ct_fm.training.objectives import class_weights, soft_cldice
-from cardiac_ct_fm.training.settings import FinetuneSettings
+from cardiac_ct_fm.training.settings import HIDDEN_CHANNELS, FinetuneSettings
 from cardiac_ct_fm.training.trainee import HeadTrainee
+from cardiac_ct_fm.training.windows import BLOCK, ON_TREE, Window, blocks_of
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = FinetuneSettings(epochs=3, patch=16, windows=2, looks=("heart",))
@@ -181,6 +182,66 @@ def test_the_whole_network_becomes_a_model_folder_whose_other_heads_stay_close(d
 
 
 # ---- thin trees
+
+
+def test_coronaries_get_hidden_layers_and_other_heads_the_last_convolution_alone() -> None:
+    assert FinetuneSettings().hidden_for("coronaries") == HIDDEN_CHANNELS
+    assert FinetuneSettings(hidden=0).hidden_for("coronaries") == 0
+    assert FinetuneSettings(train="decoder").hidden_for("coronaries") == 0
+    assert FinetuneSettings().hidden_for("ventricle") == 0
+    assert FinetuneSettings(hidden=8).hidden_for("ventricle") == 8
+    assert FinetuneSettings().learning_rate("coronaries") != FinetuneSettings().learning_rate("ventricle")
+    with pytest.raises(ccf.ConfigError, match="hidden is -1"):
+        FinetuneSettings(hidden=-1)
+
+
+@pytest.mark.parametrize("part", ["head", "decoder"])
+def test_a_head_with_hidden_layers_is_learned_and_travels_like_any_other(
+    part: str, data: Path, tmp_path: Path, trunk_folder: Path
+) -> None:
+    settings = dataclasses.replace(SETTINGS, train=part, hidden=4, lr=0.02, epochs=2)
+    result = finetune(trunk(), data, "ventricle", out=tmp_path / "out", settings=settings)
+    assert result.path is not None
+    head = result.model.config.head("ventricle")
+    assert (head.hidden, head.own_decoder) == (4, part == "decoder")
+    history = result.standing.history
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    loaded = ccf.from_pretrained(trunk_folder, heads=["heart", "hps", result.path])
+    assert same(logits(loaded), logits(result.model))
+    loaded.save_pretrained(tmp_path / "whole")
+    assert same(logits(ccf.from_pretrained(tmp_path / "whole")), logits(result.model))
+    before = logits(trunk())
+    assert all(torch.equal(logits(loaded)[other], before[other]) for other in ("heart", "hps"))
+
+
+def test_hidden_layers_see_the_image_beside_the_map() -> None:
+    model = trunk()
+    model.add_head("ventricle", ["Ventricle"], hidden=4)
+    x = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before = model(x)["ventricle"]
+        model.heads["ventricle"].first.weight[:, -1] = 0
+        assert not torch.equal(model(x)["ventricle"], before)
+    with pytest.raises(ccf.ConfigError, match="hidden=-2"):
+        model.add_head("other", ["Other"], hidden=-2)
+
+
+def test_blocks_lie_on_the_tree_and_anywhere() -> None:
+    target = torch.zeros(64, 64, 64, dtype=torch.uint8)
+    target[5, 40, 3:60] = 1
+    where = torch.stack(torch.meshgrid(*[torch.arange(64.0)] * 3, indexing="ij"))
+    pairs = [blocks_of(Window(where, target), np.random.default_rng(seed)) for seed in range(30)]
+    assert all(block.target.shape == (BLOCK,) * 3 for pair in pairs for block in pair)
+    for block in (b for pair in pairs for b in pair):
+        x, y, z = (int(v) for v in block.image[:, 0, 0, 0])
+        assert torch.equal(block.target, target[x : x + BLOCK, y : y + BLOCK, z : z + BLOCK])
+    on_tree = [bool((first.target > 0).any()) for first, _ in pairs]
+    anywhere = {tuple(second.image[:, 0, 0, 0].tolist()) for _, second in pairs}
+    assert all(on_tree)
+    assert ON_TREE < BLOCK / 2
+    assert len(anywhere) > 20
+    small = blocks_of(Window(where[:, :16, :16, :16], torch.zeros(16, 16, 16)), np.random.default_rng(0))
+    assert [tuple(b.target.shape) for b in small] == [(16, 16, 16)] * 2
 
 
 def test_coronaries_are_read_at_the_finest_spacing_all_over_the_heart(patients: Path, tmp_path: Path) -> None:

@@ -35,10 +35,19 @@ def finetune(
     train: Annotated[
         Literal["head", "decoder", "all"],
         typer.Option(
-            help="The last convolution alone; also a decoder of its own; or the whole network.",
+            help="The head alone; also a decoder of its own; or the whole network.",
             rich_help_panel=TRAIN_PANEL,
         ),
     ] = "head",
+    hidden: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Channels of two hidden layers of the head, 0 for the last convolution alone. By default 0; for "
+            "coronaries 16.",
+            rich_help_panel=TRAIN_PANEL,
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(metavar="N", help="At most.", rich_help_panel=TRAIN_PANEL)] = 40,
     lr: Annotated[
         float | None,
@@ -96,6 +105,7 @@ def finetune(
     named = options.split_names(looks)
     settings = FinetuneSettings(
         train=train,
+        hidden=hidden,
         epochs=epochs,
         lr=lr,
         layer_decay=layer_decay,
@@ -173,6 +183,7 @@ def evaluate(
       cardiac-ct-fm evaluate datalist.json --model mine --against cardiac_swin_tiny -o figures
     """
     from cardiac_ct_fm.commands.results import console, print_json
+    from cardiac_ct_fm.commands.score_tables import comparison_table, score_tables
     from cardiac_ct_fm.errors import UsageError
 
     if (data is None) == (digital is None):
@@ -202,29 +213,11 @@ def evaluate(
     if json_output:
         print_json(found.summary if comparison is None else {**found.summary, "comparison": comparison})
         return 0
-    for listing in [*_tables(found.summary), *([] if comparison is None else [_tests(comparison)])]:
+    for listing in [*score_tables(found.summary), *([] if comparison is None else [comparison_table(comparison)])]:
         console().print(listing)
         console().print()
     console().print(f"  All figures: {out / 'summary.json'}, {out / 'scores.csv'}", markup=False, soft_wrap=True)
     return 0
-
-
-def _tests(comparison: dict[str, Any]) -> Any:
-    """The comparison of two models, one line per test."""
-    from cardiac_ct_fm.commands.results import airy_table
-
-    first, second = comparison["models"]
-    tests = airy_table("Measure", f">{first}", f">{second}", ">Difference", ">95 %", ">p (Holm)", "Better")
-    for row in comparison["tests"]:
-        ends = row["interval"] or (None, None)
-        tests.add_row(
-            f"{row['structure']} {row['measure']}",
-            *(_number(row[key], 3) for key in ("first_median", "second_median", "median_difference")),
-            f"{_number(ends[0], 3)}…{_number(ends[1], 3)}",
-            f"{row['p_holm']:.3g}",
-            row["better"] or "no difference shown",
-        )
-    return tests
 
 
 def _scans(heads: Any, data: Path | None, section: str, digital: str | None) -> ScanSource:
@@ -248,49 +241,3 @@ def _scans(heads: Any, data: Path | None, section: str, digital: str | None) -> 
         filled = [name for name in ("training", "validation", "test") if listed.section(name)]
         raise DataError(f"{data} has no scans under {section!r}; it has {', '.join(filled)}: choose with --section.")
     return list_source(entries, heads, f"{listed.name}, {section}")
-
-
-def _tables(summary: dict[str, Any]) -> list[Any]:
-    """Points and structures, one line each."""
-    from cardiac_ct_fm.commands.results import airy_table
-
-    tables = []
-    if summary["landmarks"]:
-        points = airy_table("Landmark", ">Median mm", ">IQR", ">≤ 2 mm", ">≤ 4 mm", ">Found", ">Invented")
-        for name, row in summary["landmarks"].items():
-            success = row["success"]
-            points.add_row(
-                name,
-                _number(row["median"], 2),
-                f"{_number(row['q25'], 2)}–{_number(row['q75'], 2)}",
-                _percent(success["2_mm"]["rate"]),
-                _percent(success["4_mm"]["rate"]),
-                f"{row['found']}/{row['asked']}",
-                str(row["invented"]),
-            )
-        tables.append(points)
-    if summary["segmentation"]:
-        structures = airy_table("Structure", ">Dice", ">IQR", ">NSD", ">HD95 mm", ">Missed", ">Invented")
-        for name, row in summary["segmentation"].items():
-            dice = row["dice"]
-            structures.add_row(
-                name,
-                _number(dice["median"], 3),
-                f"{_number(dice['q25'], 3)}–{_number(dice['q75'], 3)}",
-                _number(row["nsd"]["median"], 3) if "nsd" in row else "",
-                _number(row["hd95_mm"]["median"], 1) if "hd95_mm" in row else "",
-                str(dice["missed"]),
-                str(dice["invented"]),
-            )
-        tables.append(structures)
-    return tables
-
-
-def _number(value: float | None, digits: int) -> str:
-    """A figure; ``–`` where failures are so many that there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _percent(value: float | None) -> str:
-    """A share in percent."""
-    return "–" if value is None else f"{100 * value:.0f} %"

@@ -160,7 +160,8 @@ def head_config(
     if named is None:
         raise UsageError(f"Nobody names the classes of head {head!r}; give them, without the background.")
     chosen = kind or (spec.kind if spec else "segmentation")
-    return HeadConfig(head, chosen, named, own_decoder=settings.train == "decoder")  # type: ignore[arg-type]
+    own, hidden = settings.train == "decoder", settings.hidden_for(head)
+    return HeadConfig(head, chosen, named, own, hidden)  # type: ignore[arg-type]
 
 
 def _sources(
@@ -189,8 +190,9 @@ def _with_head(base: CardiacCTModel, head: HeadConfig, settings: FinetuneSetting
     model = copy.deepcopy(base).to(choose_device(settings.device)).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
+        looks = settings.looks_for(head.name)
         model.add_head(
-            head.name, head.classes, head.kind, own_decoder=head.own_decoder, looks=settings.looks_for(head.name)
+            head.name, head.classes, head.kind, own_decoder=head.own_decoder, hidden=head.hidden, looks=looks
         )
     return model
 
@@ -203,7 +205,7 @@ def _about(
     device = plain.pop("device")
     del plain["cache_gb"]
     looks, thin = settings.looks_for(head.name), settings.thin_head(head.name)
-    chosen = {"lr": settings.learning_rate, "looks": looks, "thin": thin}
+    chosen = {"lr": settings.learning_rate(head.name), "looks": looks, "thin": thin, "hidden": head.hidden}
     about = {
         "cardiac_ct_fm": __version__,
         "model": base.config.name,

@@ -24,7 +24,7 @@ from cardiac_ct_fm.training.schedule import Schedule
 from cardiac_ct_fm.training.settings import FinetuneSettings
 from cardiac_ct_fm.training.trainee import HeadTrainee, Trainee
 from cardiac_ct_fm.training.training_state import Standing, best_of, load_state, same_device, save_state, with_best
-from cardiac_ct_fm.training.windows import Targets, Window, draw_window
+from cardiac_ct_fm.training.windows import Targets, Window, blocks_of, draw_window
 
 MAX_GRADIENT = 2.0
 """Gradients are clipped to this norm; nnU-Net uses 12 for whole networks, one new head needs less."""
@@ -108,7 +108,8 @@ class Windows:
         order = self.sources[key.part].keys.index(key.scan)
         rng = np.random.default_rng([self.settings.seed, part, key.epoch, order, key.number])
         look = self.looks[key.number % len(self.looks)]
-        vary = key.part == "training" and self.cache is None
+        # Windows that are kept are seen again and again: those of a hidden head as they are, and turned and varied.
+        vary = key.part == "training" and (self.cache is None or (self.head.hidden > 0 and key.number > 0))
         return draw_window(targets, look, self.settings.patch, self.learner.model.config.intensity, rng, vary=vary)
 
     def _targets(self, key: WindowKey) -> Targets:
@@ -155,7 +156,7 @@ class Loop:
         self.head = windows.head
         count = len(windows.keys("training", 1))
         self.steps = -(-count // settings.batch_size)
-        groups = learner.groups(settings.learning_rate, settings.layer_decay, settings.weight_decay)
+        groups = learner.groups(settings.learning_rate(windows.head.name), settings.layer_decay, settings.weight_decay)
         self.schedule = Schedule(learner.network, groups, self.steps * settings.epochs)
         self.standing = Standing()
         self.best: dict[str, Tensor] = {}
@@ -261,6 +262,8 @@ class Loop:
             while len(pool) >= (max(MIXED_WINDOWS, self.settings.batch_size) if left else 1):
                 size = min(self.settings.batch_size, len(pool))
                 chosen = [pool.pop(int(rng.integers(len(pool)))) for _ in range(size)]
+                if self.windows.cache is not None and self.settings.thin_head(self.head.name):
+                    chosen = [block for window in chosen for block in blocks_of(window, rng)]
                 yield (
                     torch.stack([w.image for w in chosen]).to(self.device),
                     torch.stack([w.target for w in chosen]).to(self.device),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cardiac_ct_fm.heads import head_input
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.training.objectives import keep_loss
 from cardiac_ct_fm.training.settings import Part
@@ -61,15 +62,16 @@ class HeadTrainee(Trainee):
         self.network = model.heads[head]
 
     def logits(self, network: nn.Module, x: Tensor) -> Tensor:
-        """See :meth:`Trainee.logits`; ``x`` are features (B, C, X, Y, Z)."""
+        """See :meth:`Trainee.logits`; ``x`` is what the head reads (B, C, X, Y, Z)."""
         result: Tensor = network(x)
         return result
 
     @torch.no_grad()
     def features(self, image: Tensor) -> Tensor:
-        """The trunk's last map (C, X, Y, Z) of an image (1, X, Y, Z)."""
-        device = next(self.model.parameters()).device
-        return self.model.forward_features(image[None].to(device))[0].float().cpu()
+        """What the head reads (C, X, Y, Z) of an image (1, X, Y, Z)."""
+        x = image[None].to(next(self.model.parameters()).device)
+        read = head_input(self.model.config.head(self.head), self.model.forward_features(x), x)
+        return read[0].float().cpu()
 
 
 class DecoderTrainee(Trainee):
@@ -86,7 +88,7 @@ class DecoderTrainee(Trainee):
         with torch.no_grad():
             skips = self.model.backbone.encode(x)
         maps = self.model.backbone.decode_maps(skips, list(network["decoder"].children()))
-        result: Tensor = network["head"](maps[0])
+        result: Tensor = network["head"](head_input(self.model.config.head(self.head), maps[0], x))
         return result
 
 

@@ -44,6 +44,14 @@ CONTRAST_SD, SHIFT_HU, NOISE_HU = 0.08, 15.0, 25.0
 """Random contrast (SD of the log), brightness (SD) and largest added noise: 20–25 HU is a scan's own noise."""
 
 
+BLOCK = 32
+"""Edge in voxels of the blocks of a thin tree: of a window of 64 voxels 0.2 % are tree, and an update on all of it
+costs as much as on eight blocks."""
+
+ON_TREE = 10
+"""Voxels by which the middle of such a block lies off the tree at most, along each axis."""
+
+
 @dataclass(frozen=True, eq=False)
 class Window:
     """One training example.
@@ -152,6 +160,27 @@ def draw_window(
     if vary:
         image = _varied(image, intensity, rng)
     return Window(image, targets.labels(grid))
+
+
+def blocks_of(window: Window, rng: np.random.Generator) -> list[Window]:
+    """Two blocks of a window, one on the tree (anywhere where there is none), one anywhere.
+
+    Args:
+        window: its image may be the features of a trunk, (C, X, Y, Z).
+        rng: everything random comes from here.
+    """
+    shape = np.array(window.target.shape)
+    edge = np.minimum(shape, BLOCK)
+    labelled = window.target.nonzero().numpy()
+    found = []
+    for on_tree in (True, False):
+        start = rng.integers(0, shape - edge + 1)
+        if on_tree and len(labelled):
+            near = labelled[int(rng.integers(len(labelled)))] + rng.integers(-ON_TREE, ON_TREE + 1, 3)
+            start = np.clip(near - edge // 2, 0, shape - edge)
+        x, y, z = (slice(int(a), int(a + n)) for a, n in zip(start, edge, strict=True))
+        found.append(Window(window.image[:, x, y, z], window.target[x, y, z]))
+    return found
 
 
 def _varied(image: Tensor, intensity: IntensityConfig, rng: np.random.Generator) -> Tensor:
