@@ -2,6 +2,9 @@
 
 import dataclasses
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -182,6 +185,28 @@ def test_bad_parameters_name_the_parameter_and_its_range(call, words):
 def test_gpu_and_cpu_make_the_same_patient():
     labels = [draw_case(5, device=d).look(torch.zeros(3), 2.0, (64, 64, 64))[1].heart.cpu() for d in ("cpu", "cuda")]
     assert (labels[0] == labels[1]).float().mean() >= 0.999
+
+
+PATIENT = """
+import sys, numpy, torch
+from cardiac_ct_fm.cohort.case import draw_case
+image, labels = draw_case(5).look(torch.zeros(3), 2.0, (64, 64, 64))
+numpy.savez(sys.argv[1], image=image.numpy(), heart=labels.heart.numpy())
+"""
+
+
+def test_a_processor_with_other_arithmetic_makes_the_same_patient(tmp_path):
+    made = []
+    for kernels in ("default", "native"):  # torch's plain C++ kernels, and those for this processor
+        environment = {k: v for k, v in os.environ.items() if k != "ATEN_CPU_CAPABILITY"}
+        if kernels == "default":
+            environment["ATEN_CPU_CAPABILITY"] = "default"
+        path = tmp_path / f"{kernels}.npz"
+        subprocess.run([sys.executable, "-c", PATIENT, str(path)], env=environment, check=True)
+        made.append(np.load(path))
+    assert (made[0]["heart"] == made[1]["heart"]).mean() >= 0.999
+    assert made[0]["heart"].any()
+    assert np.abs(made[0]["image"] - made[1]["image"]).max() < 0.1
 
 
 def test_some_patients_have_leads_stents_and_plaques_and_they_are_seen_but_not_labelled():
