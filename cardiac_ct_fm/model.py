@@ -64,15 +64,14 @@ class CardiacCTModel(
         """
         names = self._chosen(heads)
         skips = self.backbone.encode(self._input(x, segmentation))
-        shared: Tensor | None = None
+        shared: list[Tensor] | None = None
         logits = {}
         for name in names:
             if name in self.decoders:
-                features = self.backbone.decode_maps(skips, list(self.decoders[name].children()))[0]
+                maps = self.backbone.decode_maps(skips, list(self.decoders[name].children()))
             else:
-                shared = self.backbone.decode_maps(skips)[0] if shared is None else shared
-                features = shared
-            logits[name] = self.heads[name](head_input(self.config.head(name), features, x)).contiguous()
+                maps = shared = self.backbone.decode_maps(skips) if shared is None else shared
+            logits[name] = self.heads[name](head_input(self.config.head(name), maps, x)).contiguous()
         return logits
 
     def forward_features(self, x: Tensor, segmentation: Tensor | None = None) -> Tensor:
@@ -238,7 +237,7 @@ class CardiacCTModel(
         if head.name in ("trunk", "encoder", "decoder") or hasattr(nn.ModuleDict(), head.name):
             raise ConfigError(f"head name {head.name!r} is reserved; choose another, for example 'my_{head.name}'.")
         like = next(self.backbone.parameters())
-        self.heads[head.name] = build_head(self.backbone.out_channels, head).to(like)
+        self.heads[head.name] = build_head(self.backbone.decoder_info, head).to(like)
         if head.own_decoder:
             self.decoders[head.name] = copy_decoder(self.backbone).requires_grad_(True)
 

@@ -21,7 +21,8 @@ from small_models import small_config
 from tiny_finder import save_finder
 
 import cardiac_ct_fm as ccf
-from cardiac_ct_fm.config import LookConfig
+from cardiac_ct_fm.config import BackboneConfig, LookConfig
+from cardiac_ct_fm.exchange import export_bundle
 from cardiac_ct_fm.inference import Predictor
 from cardiac_ct_fm.training.finetune import FinetuneResult, finetune
 from cardiac_ct_fm.training.objectives import class_weights, soft_cldice
@@ -226,6 +227,18 @@ def test_hidden_layers_see_the_image_beside_the_map() -> None:
         model.add_head("other", ["Other"], hidden=-2)
 
 
+def test_a_bundle_of_a_model_with_hidden_layers_is_read_with_this_package(tmp_path: Path) -> None:
+    layers = BackboneConfig("swin_unetr", 12, (1, 1, 1, 1), (3, 6, 12, 24), 2)
+    model = ccf.create_model(small_config().replace(backbone=layers), seed=0).eval()
+    assert "JointOutput" not in json.dumps(_network_of(export_bundle(model, tmp_path / "plain")))
+    model.add_head("ventricle", ["Ventricle"], hidden=4)
+    assert "JointOutput" in json.dumps(_network_of(export_bundle(model, tmp_path / "hidden")))
+
+
+def _network_of(bundle: Path) -> Any:
+    return json.loads((bundle / "configs" / "inference.json").read_text())["network_def"]
+
+
 def test_blocks_lie_on_the_tree_and_anywhere() -> None:
     target = torch.zeros(64, 64, 64, dtype=torch.uint8)
     target[5, 40, 3:60] = 1
@@ -286,6 +299,10 @@ def test_cldice_looks_where_the_tree_is() -> None:
     target[0, 40:44, 30:34, 10:38] = 1
     nothing = torch.stack([torch.full(target.shape, 10.0), torch.full(target.shape, -10.0)], 1)
     assert float(soft_cldice(nothing, target)) > 0.9
+    empty = torch.zeros_like(target)
+    assert float(soft_cldice(nothing, empty)) == 0.0
+    both = torch.cat([nothing, nothing]), torch.cat([target, empty])
+    assert float(soft_cldice(*both)) == pytest.approx(float(soft_cldice(nothing, target)))
     one = target.float()[:, None] * 20 - 10
     assert float(soft_cldice(torch.cat([-one, one], 1), target)) < 0.05
 

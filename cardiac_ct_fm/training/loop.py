@@ -161,6 +161,7 @@ class Loop:
         self.standing = Standing()
         self.best: dict[str, Tensor] = {}
         self.weights: list[float] = []
+        self.in_blocks = windows.cache is not None and settings.thin_head(windows.head.name)
 
     def run(self) -> Standing:
         """Train to the end, or on from where a killed run stood; the best averaged weights end in the model.
@@ -202,7 +203,8 @@ class Loop:
             if key.part == "training":
                 voxels += np.bincount(target.numpy().ravel(), minlength=len(voxels))
             self._tell("reading scans", done, len(keys), began)
-        self.weights = class_weights([int(n) for n in voxels])
+        # Half of the blocks lie on the tree: with weights on top of that three voxels were found for each true one.
+        self.weights = [1.0] * len(voxels) if self.in_blocks else class_weights([int(n) for n in voxels])
 
     def _epoch(self) -> None:
         began = time.perf_counter()
@@ -262,7 +264,7 @@ class Loop:
             while len(pool) >= (max(MIXED_WINDOWS, self.settings.batch_size) if left else 1):
                 size = min(self.settings.batch_size, len(pool))
                 chosen = [pool.pop(int(rng.integers(len(pool)))) for _ in range(size)]
-                if self.windows.cache is not None and self.settings.thin_head(self.head.name):
+                if self.in_blocks:
                     chosen = [block for window in chosen for block in blocks_of(window, rng)]
                 yield (
                     torch.stack([w.image for w in chosen]).to(self.device),

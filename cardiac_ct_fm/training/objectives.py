@@ -60,6 +60,8 @@ def head_loss(logits: Tensor, target: Tensor, weights: Sequence[float] | None = 
 def soft_cldice(logits: Tensor, target: Tensor) -> Tensor:
     """1 - soft clDice of all structures, by MONAI, where each window holds most of them; scalar in 0…1.
 
+    Windows without any have no centreline and are left out; 0 where no window has.
+
     Args:
         logits: (B, C, X, Y, Z), background first.
         target: (B, X, Y, Z) integer labels.
@@ -67,6 +69,10 @@ def soft_cldice(logits: Tensor, target: Tensor) -> Tensor:
     from monai.losses.cldice import SoftclDiceLoss
 
     measure = SoftclDiceLoss(iter_=SKELETON_STEPS, include_background=False)
+    filled = [i for i, labels in enumerate(target) if bool((labels > 0).any())]
+    if not filled:
+        return logits.sum() * 0.0
+    logits, target = logits[filled], target[filled]
     blocks = [_fullest_block(labels) for labels in target]
     answer = torch.stack([own[(slice(None), *block)] for own, block in zip(logits, blocks, strict=True)])
     labels = torch.stack([own[block] for own, block in zip(target, blocks, strict=True)])

@@ -70,7 +70,7 @@ class HeadTrainee(Trainee):
     def features(self, image: Tensor) -> Tensor:
         """What the head reads (C, X, Y, Z) of an image (1, X, Y, Z)."""
         x = image[None].to(next(self.model.parameters()).device)
-        read = head_input(self.model.config.head(self.head), self.model.forward_features(x), x)
+        read = head_input(self.model.config.head(self.head), self.model.decoder_maps(x), x)
         return read[0].float().cpu()
 
 
@@ -88,7 +88,7 @@ class DecoderTrainee(Trainee):
         with torch.no_grad():
             skips = self.model.backbone.encode(x)
         maps = self.model.backbone.decode_maps(skips, list(network["decoder"].children()))
-        result: Tensor = network["head"](head_input(self.model.config.head(self.head), maps[0], x))
+        result: Tensor = network["head"](head_input(self.model.config.head(self.head), maps, x))
         return result
 
 
