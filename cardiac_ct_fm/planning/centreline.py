@@ -55,6 +55,9 @@ its standard deviation is 2 mm of radius; doubled."""
 
 JUNCTION_TO_ANNULUS = 1.15
 
+CENTRINGS, CENTRED_MM = 6, 0.5
+"""The aorta leans, so the first centre lies beside its middle: the section is centred until it moves less than this."""
+
 END_POINTS = 8
 """Centres that decide how the line goes on beyond its end, and how far it is carried on."""
 
@@ -147,21 +150,24 @@ def track(annulus: Contour, trace: Trace, contains: Contains, down_mm: float, up
 
 
 def _clean_section(annulus: Contour, trace: Trace, contains: Contains) -> Contour | None:
-    """The lumen above the valve: of the levels where it is looked for, the one with the least tissue inside."""
+    """The lumen above the valve: of the levels where it is looked for, the one that is seen best."""
     normal, radius = annulus.plane.normal, annulus.area_diameter_mm / 2.0
     low, high = CLEAN_RATIO
     expected = Prior.circle(JUNCTION_TO_ANNULUS * radius, CLEAN_SD_MM, 12)
     ahead, found = annulus.centroid + low * radius * normal, list[Contour]()
     for _ in range(int((high - low) * radius / CLEAN_STEP_MM) + 1):
         contour: Contour | None = None
-        for _ in range(2):
+        for _ in range(CENTRINGS):
             if not bool(contains(ahead)):
                 return _cleanest(found, annulus, trace, expected)
             contour = trace(Plane.through(ahead, ahead - annulus.centroid, annulus.plane.u), expected)
             if contour is None or contour.clear_fraction < MIN_CLEAR_FRACTION or contour.outside_scan > MAX_OUTSIDE:
                 contour = None
                 break
+            moved = float(np.linalg.norm(contour.centroid - ahead))
             ahead = contour.centroid
+            if moved < CENTRED_MM:
+                break
         if contour is not None:
             found.append(contour)
         ahead = ahead + CLEAN_STEP_MM * unit(ahead - annulus.centroid)
@@ -169,10 +175,13 @@ def _clean_section(annulus: Contour, trace: Trace, contains: Contains) -> Contou
 
 
 def _cleanest(found: list[Contour], annulus: Contour, trace: Trace, expected: Prior) -> Contour | None:
-    """The contour with the least tissue inside, cut again perpendicular to the line; None of none."""
+    """The contour with the clearest edge and the least tissue, cut again perpendicular to the line; None of none.
+
+    A path through open blood holds no tissue either, so the edge has to be seen as well.
+    """
     if not found:
         return None
-    best = min(found, key=lambda contour: contour.tissue_fraction)
+    best = max(found, key=lambda contour: contour.clear_fraction - contour.tissue_fraction)
     below = best.centroid - annulus.centroid
     # As far above it as the annulus is below: the mean of both chords is an arc's tangent.
     above = found[

@@ -84,7 +84,13 @@ def level_values(
         heights = annulus.plane.height(np.stack([section.contour.centroid for section in line.sections]))
         height = float(np.interp(levels.stj_mm, line.levels, heights))
         sd = float(np.hypot(level_sd, levels.stj_sd_mm))
-        sheet.put("stj_height_mm", height, sd, plane=stj.contour.plane, details={"kind": levels.stj_kind})
+        sheet.put(
+            "stj_height_mm",
+            height,
+            sd,
+            plane=stj.contour.plane,
+            details={"kind": levels.stj_kind, "lean_deg": round(levels.stj_lean_deg, 1)},
+        )
     else:
         sheet.miss_all("stj_", *_unseen(levels, line, "sinotubular junction", "no_distinct_junction"))
     if "ascending" in sections:
