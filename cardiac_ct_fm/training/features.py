@@ -18,7 +18,7 @@ class FeatureCache:
     """Features and targets of windows by key; what does not fit any more is computed again each time.
 
     Features are kept in half precision, and are rounded to it when they are not kept, so that the size of the cache
-    changes no result.
+    changes no result. They stay on disk until their voxels are used.
 
     Args:
         folder: where the files live; what an interrupted training left there is used.
@@ -30,7 +30,7 @@ class FeatureCache:
         self.used_bytes = sum(file.stat().st_size for file in folder.glob("*.npy")) if folder.exists() else 0
 
     def get(self, key: str, compute: Callable[[], Window]) -> Window:
-        """The window's features in place of its image.
+        """The window's features, in half precision, in place of its image.
 
         Args:
             key: a file name.
@@ -42,7 +42,7 @@ class FeatureCache:
         """
         features, target = self.folder / f"{key}.features.npy", self.folder / f"{key}.target.npy"
         if target.exists():
-            return Window(_read(features).float(), _read(target))
+            return Window(_read(features), _read(target))
         window = compute()
         rounded = window.image.half().cpu()
         size = rounded.nbytes + window.target.nbytes
@@ -50,7 +50,7 @@ class FeatureCache:
             _write(features, rounded)
             _write(target, window.target.cpu())  # last: where it is, both are
             self.used_bytes += size
-        return Window(rounded.float(), window.target)
+        return Window(rounded, window.target)
 
 
 def _write(path: Path, tensor: Tensor) -> None:
@@ -60,6 +60,6 @@ def _write(path: Path, tensor: Tensor) -> None:
 
 def _read(path: Path) -> Tensor:
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} is damaged ({error}); remove it and it is made again.") from error

@@ -242,7 +242,7 @@ class Loop:
         overlap, total = Overlap(self.head.classes), 0.0
         for key in keys:
             window = self.windows.get(key)
-            x, target = window.image[None].to(self.device), window.target[None].to(self.device)
+            x, target = window.image[None].to(self.device).float(), window.target[None].to(self.device)
             logits = self.learner.logits(self.schedule.average, x)
             total += float(head_loss(logits, target, self.weights))
             overlap.add(logits, target)
@@ -267,7 +267,7 @@ class Loop:
                 if self.in_blocks:
                     chosen = [block for window in chosen for block in blocks_of(window, rng)]
                 yield (
-                    torch.stack([w.image for w in chosen]).to(self.device),
+                    torch.stack([w.image for w in chosen]).to(self.device).float(),
                     torch.stack([w.target for w in chosen]).to(self.device),
                 )
 
