@@ -11,7 +11,7 @@ from cardiac_ct_fm.training.settings import FinetuneSettings
 
 
 def main(data: str, head: str, out: str, scan: str, model: str = "cardiac_swin_tiny", epochs: str = "20") -> None:
-    """Fine-tune the last layer on a data list (MONAI's Decathlon JSON) and use the head on a scan."""
+    """Fine-tune a head on a data list (MONAI's Decathlon JSON) and use it on a scan."""
     settings = FinetuneSettings(train="head", epochs=int(epochs))  # "decoder" and "all" learn more and take longer
 
     def tell(what: str, done: int, steps: int, seconds_left: float | None) -> None:

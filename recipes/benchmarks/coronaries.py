@@ -1,7 +1,7 @@
 """How few labels does a new head need, and on which trunk? Coronary arteries, with the trunk frozen as in the paper.
 
     python -m recipes.benchmarks.coronaries --out docs/coronaries
-    python -m recipes.benchmarks.coronaries --reduced --out docs/coronaries
+    python -m recipes.benchmarks.coronaries --reduced --out docs/coronaries --scan ct.nii.gz
     python -m recipes.benchmarks.coronaries --out docs/coronaries --trunk "transformer=cardiac_swin_tiny" \
         --trunk "federated U-Net=cardiac_unet_small=average.safetensors"
 
@@ -32,9 +32,11 @@ from cardiac_ct_fm.anatomy import HEART_LABELS
 from cardiac_ct_fm.config import HeadConfig
 from cardiac_ct_fm.files import atomic_write, write_json
 from cardiac_ct_fm.guidance import AROUND_MM, CHAMBERS
+from cardiac_ct_fm.inference import Predictor
 from cardiac_ct_fm.label_resampling import resample_logits_to_grid
 from cardiac_ct_fm.looks import answer, window_grid
 from cardiac_ct_fm.model import CardiacCTModel, create_model
+from cardiac_ct_fm.preview import write_preview
 from cardiac_ct_fm.tensor_files import read_tensors
 from cardiac_ct_fm.training.digital import digital_source
 from cardiac_ct_fm.training.finetune import finetune
@@ -140,7 +142,11 @@ def experiment(
         values[name] = {
             f"{n}": np.array([[row[f"{n}"][m] for m in ("dice", "cldice")] for row in rows]) for n in labelled
         }
-        figures = {n: {m: _figures(v[:, i]) for i, m in enumerate(("dice", "cldice"))} for n, v in values[name].items()}
+        figures: dict[str, dict[str, Any]] = {
+            n: {m: _figures(v[:, i]) for i, m in enumerate(("dice", "cldice"))} for n, v in values[name].items()
+        }
+        for n, file in files.items():
+            figures[f"{n}"]["head_file"] = str(file)
         found[name] = {**_about(trunk, source), "labelled": figures}
     last, first = f"{max(labelled)}", next(iter(values))
     measures = tuple(enumerate(("dice", "cldice")))
@@ -227,6 +233,19 @@ def draw(result: dict[str, Any], path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=110)
 
 
+def show(source: str, head: Path, scan: Path, picture: Path) -> float:
+    """Draw a trunk's heart and the new head on a real scan; nobody has labelled it, so people have to look.
+
+    Returns:
+        mL of coronary arteries that were found.
+    """
+    trunk = trunk_of(source)
+    trunk.load_head(head)
+    pred = Predictor(trunk)(scan, heads=["heart", HEAD], measure=False)
+    write_preview(picture, pred.volume, pred.landmarks, pred.label_maps, None, pred.classes)
+    return float(np.count_nonzero(pred.label_maps[HEAD]) * pred.grid.voxel_mm3 / 1000)
+
+
 def main() -> None:
     """Run and draw; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -239,6 +258,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=HIDDEN_CHANNELS, help="0: the last convolution alone")
     parser.add_argument("--out", type=Path, default=Path("docs/coronaries"), help="without ending: .json and .png")
     parser.add_argument("--work", type=Path, default=Path("runs/coronaries"))
+    parser.add_argument("--scan", type=Path, help="a real scan on which the first trunk's best-fed head is drawn")
     parser.add_argument("--updates", type=int, default=UPDATES, help="per head")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -248,6 +268,11 @@ def main() -> None:
     size = REDUCED if args.reduced else FULL
     labelled, held_out = sorted(args.labelled or size["labelled"]), args.held_out or size["held_out"]
     result = experiment(trunks, labelled, held_out, args.work, args.updates, args.hidden)
+    if args.scan is not None:
+        name = next(iter(trunks))
+        picture = args.out.with_name(f"{args.out.name}_real_scan.png")
+        file = Path(result["trunks"][name]["labelled"][f"{labelled[-1]}"]["head_file"])
+        result["real_scan"] = {"scan": args.scan.name, "head": name, "mL": show(trunks[name], file, args.scan, picture)}
     spent = args.work / "cpu_seconds.json"
     before = json.loads(spent.read_text())["cpu_seconds"] if spent.exists() else 0.0
     write_json(spent, {"cpu_seconds": before + time.process_time() - began})
