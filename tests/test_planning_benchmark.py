@@ -33,7 +33,7 @@ def test_rows_are_named_by_every_tensor_of_the_model_and_by_the_sources():
     with torch.no_grad():
         model[1].running_mean[0] += 1.0
     assert weights_id(model) != before
-    assert sources_id() == sources_id()
+    assert sources_id("true") == sources_id("true") != sources_id("predicted")
 
 
 def test_what_true_points_make_right_is_not_called_passed():

@@ -1,7 +1,7 @@
 """Calcium of the valve, per cusp, at the annulus and in the outflow tract; Agatston's score without contrast.
 
-Voxels at or above a threshold count when they lie in the lumen of the root or in its wall. Each is placed by the
-nearest point of the centreline (height) and by the angle around it (cusp).
+Voxels of deposits that reach a threshold count when they lie in the lumen of the root or in its wall. Each is placed by
+the nearest point of the centreline (height) and by the angle around it (cusp).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from scipy import ndimage
 from cardiac_ct_fm.geometry import FloatArray, Grid
 from cardiac_ct_fm.planning.centreline import Centreline
 from cardiac_ct_fm.planning.contours import RAYS
+from cardiac_ct_fm.planning.extent import edge_level
 
 WALL_MM = 2.0
 """Calcium this far outside of the lumen's contour still belongs to the root: the thickness of its wall."""
@@ -38,43 +39,43 @@ class Deposits:
     Attributes:
         ras: (N, 3) centres of the voxels in RAS mm.
         hu: (N,) their values.
+        level_hu: (N,) HU from which each one counts.
         s_mm: (N,) height along the centreline above the annulus plane.
         voxel_mm3: volume of each.
     """
 
     ras: FloatArray
     hu: FloatArray
+    level_hu: FloatArray
     s_mm: FloatArray
     voxel_mm3: float
 
-    def above(self, threshold_hu: float) -> Deposits:
-        """Those at or above a threshold."""
-        chosen = self.hu >= threshold_hu
-        return Deposits(self.ras[chosen], self.hu[chosen], self.s_mm[chosen], self.voxel_mm3)
+    def counted(self) -> Deposits:
+        """Those that count."""
+        chosen = self.hu >= self.level_hu
+        return Deposits(self.ras[chosen], self.hu[chosen], self.level_hu[chosen], self.s_mm[chosen], self.voxel_mm3)
 
-    def volume(self, threshold_hu: float, low_mm: float, high_mm: float) -> float:
-        """Volume in mm³ at or above a threshold, between two heights."""
-        return float(self._in(threshold_hu, low_mm, high_mm).sum()) * self.voxel_mm3
+    def volume(self, shift_hu: float, low_mm: float, high_mm: float) -> float:
+        """Volume in mm³ between two heights, with all levels moved by ``shift_hu``."""
+        return float(self._in(shift_hu, low_mm, high_mm).sum()) * self.voxel_mm3
 
     def per_cusp(
         self,
-        threshold_hu: float,
+        shift_hu: float,
         low_mm: float,
         high_mm: float,
         centre: FloatArray,
         hinges: FloatArray,
         normal: FloatArray,
     ) -> FloatArray:
-        """(3,) volume in mm³ nearest to each of three hinge points (3, 3), by the angle around the centre."""
-        chosen = self._in(threshold_hu, low_mm, high_mm)
+        """(3,) :meth:`volume` nearest to each of three hinge points (3, 3), by the angle around the centre."""
+        chosen = self._in(shift_hu, low_mm, high_mm)
         cusp = nearest_cusp(self.ras[chosen], centre, hinges, normal)
         return np.bincount(cusp, minlength=3)[:3].astype(np.float64) * self.voxel_mm3
 
-    def clock(
-        self, threshold_hu: float, band_mm: float, centre: FloatArray, noon: FloatArray, normal: FloatArray
-    ) -> list[float]:
+    def clock(self, band_mm: float, centre: FloatArray, noon: FloatArray, normal: FloatArray) -> list[float]:
         """Volume in mm³ per 30° around the annulus, seen from the outflow tract, 12 o'clock at the RCC hinge point."""
-        chosen = self._in(threshold_hu, -band_mm, band_mm)
+        chosen = self._in(0.0, -band_mm, band_mm)
         up = noon - centre - normal * float((noon - centre) @ normal)
         up = up / np.linalg.norm(up)
         # A viewer below looks along the normal, so the right hand side of the picture is normal × up.
@@ -83,8 +84,10 @@ class Deposits:
         hour = np.floor(np.degrees(np.arctan2(d @ right, d @ up)) % 360.0 / 30.0 + 0.5).astype(int) % 12
         return [float(v) for v in np.bincount(hour, minlength=12) * self.voxel_mm3]
 
-    def _in(self, threshold_hu: float, low_mm: float, high_mm: float) -> npt.NDArray[np.bool_]:
-        chosen: npt.NDArray[np.bool_] = (self.hu >= threshold_hu) & (self.s_mm >= low_mm) & (self.s_mm <= high_mm)
+    def _in(self, shift_hu: float, low_mm: float, high_mm: float) -> npt.NDArray[np.bool_]:
+        chosen: npt.NDArray[np.bool_] = (
+            (self.hu >= self.level_hu + shift_hu) & (self.s_mm >= low_mm) & (self.s_mm <= high_mm)
+        )
         return chosen
 
 
@@ -116,25 +119,52 @@ def root_box(centre: FloatArray, grid: Grid) -> tuple[tuple[slice, slice, slice]
 
 
 def find_deposits(
-    image: npt.NDArray[np.float32], grid: Grid, marked: npt.NDArray[np.bool_] | None, floor_hu: float, line: Centreline
+    image: npt.NDArray[np.float32],
+    grid: Grid,
+    marked: npt.NDArray[np.bool_] | None,
+    threshold_hu: float,
+    line: Centreline,
+    *,
+    blood_hu: float | None = None,
+    margin_hu: float = 0.0,
 ) -> Deposits:
-    """All voxels of a box that could be calcium of the root.
+    """All voxels of a box that are, or could be, calcium of the root.
 
     Args:
         image: (X, Y, Z) HU.
         grid: its lattice.
         marked: (X, Y, Z) where a label map says calcium, or None for the whole image.
-        floor_hu: lowest value that any threshold will ask for.
+        threshold_hu: what is at or above it is calcium; −inf takes the label map as it is.
         line: the centreline with its contours.
+        blood_hu: level of the blood; with it a deposit reaches to half-way between its own level and what lies around
+            it (:mod:`cardiac_ct_fm.planning.extent`), without it only voxels that reach the threshold count.
+        margin_hu: voxels that miss their level by up to this are kept too, for the doubt of the volumes.
     """
-    candidate = image >= floor_hu
-    if marked is not None:
-        candidate &= marked
+    if blood_hu is None or not np.isfinite(threshold_hu):
+        candidate = image >= threshold_hu - margin_hu
+        level = np.full(image.shape, threshold_hu, np.float32)
+        if marked is not None:
+            candidate &= marked
+    else:
+        cores = image >= threshold_hu
+        if marked is not None:
+            cores &= ndimage.binary_dilation(marked)
+        found = np.argwhere(cores)
+        cores[tuple(found[~_in_root(grid.world(found), line, marked is not None)[0]].T)] = False
+        level = edge_level(image, grid.spacing, cores, blood_hu)
+        candidate = image >= level - margin_hu
     index = np.argwhere(candidate)
     points = grid.world(index)
-    nothing = np.zeros(0)
-    if not len(index) or not line.sections:
-        return Deposits(np.zeros((0, 3)), nothing, nothing, grid.voxel_mm3)
+    inside, s_mm = _in_root(points, line, marked is not None)
+    at = tuple(index[inside].T)
+    hu, own = image[at].astype(np.float64), level[at].astype(np.float64)
+    return Deposits(points[inside], hu, own, s_mm[inside], grid.voxel_mm3)
+
+
+def _in_root(points: FloatArray, line: Centreline, labelled: bool) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+    """Whether points (N, 3) lie in the root's lumen or wall, and their heights along the line in mm, both (N,)."""
+    if not len(points) or not line.sections:
+        return np.zeros(len(points), bool), np.zeros(len(points))
     centres = np.stack([section.contour.plane.origin for section in line.sections])
     normals = np.stack([section.contour.plane.normal for section in line.sections])
     from scipy.spatial import cKDTree
@@ -147,11 +177,10 @@ def find_deposits(
     x, y = np.einsum("ij,ij->i", offset, us), np.einsum("ij,ij->i", offset, vs)
     radii = np.stack([section.contour.radii_mm for section in line.sections])
     ray = np.round(np.arctan2(y, x) / (2.0 * np.pi) * RAYS).astype(int) % RAYS
-    inside = np.hypot(x, y) <= radii[nearest, ray] + (WALL_MM if marked is None else LABEL_REACH_MM)
+    inside = np.hypot(x, y) <= radii[nearest, ray] + (LABEL_REACH_MM if labelled else WALL_MM)
     # Beyond the ends of the line nothing is known about the lumen.
     inside &= np.abs(along) <= 2.0
-    hu = image[tuple(index[inside].T)].astype(np.float64)
-    return Deposits(points[inside], hu, line.levels[nearest][inside] + along[inside], grid.voxel_mm3)
+    return inside, line.levels[nearest] + along
 
 
 def agatston(mask: npt.NDArray[np.bool_], image: npt.NDArray[np.float32], grid: Grid) -> float:

@@ -23,6 +23,9 @@ SINUS_HEIGHT_RATIO = 1.69
 """Height of the sinuses over the annulus radius (1.69 ± 0.18; Koshkelashvili et al., Monaldi Arch Chest Dis 2019): the
 valve's upper end where the junction is not seen."""
 
+CORE_NOISE = 4.0
+"""Standard deviations of noise above the blood: one voxel in 30 000 of pure noise, about as many as a root has."""
+
 SECTOR_DRAWS = 100
 """Drawn hinge points for the doubt of the volumes per cusp."""
 
@@ -57,11 +60,13 @@ def calcium_values(
         sheet.miss_all("calcium_", "not_found", doubts[0])
         return None, None
     kind = sheet.options.calcium_threshold if contrast else "agatston"
+    half = contrast and np.isfinite(threshold) and sheet.options.calcium_extent == "half"
     facts: dict[str, Any] = {
         "threshold_hu": round(threshold, 1) if np.isfinite(threshold) else None,
         "threshold_kind": kind,
     }
     facts |= {"lumen_hu": round(lumen_hu, 1), "noise_hu": round(noise, 1), "from_labels": marked is not None}
+    facts["extent"] = "half" if half else "threshold" if np.isfinite(threshold) else "label"
     if np.isfinite(threshold):
         sheet.put(
             "calcium_threshold_hu",
@@ -74,9 +79,9 @@ def calcium_values(
         sheet.miss(
             "calcium_threshold_hu", "not_found", Finding("no_threshold", "The label map was used whatever the HU.")
         )
-    deposits = find_deposits(image, grid, marked, threshold - noise, line)
+    deposits = find_deposits(image, grid, marked, threshold, line, blood_hu=lumen_hu if half else None, margin_hu=noise)
     top = levels.stj.s_mm if levels.stj is not None else SINUS_HEIGHT_RATIO * annulus.circle_mm / 2.0
-    _volumes(sheet, annulus, doubt, line, deposits, threshold, noise, top, doubts, facts)
+    _volumes(sheet, annulus, doubt, line, deposits, noise, top, doubts, facts)
     if contrast:
         why = Finding("contrast_enhanced", "Agatston's score is defined for scans without contrast.")
         sheet.miss("calcium_agatston", "not_found", why)
@@ -89,7 +94,12 @@ def calcium_values(
         )
     centre = annulus.plane.origin
     band, normal = sheet.options.annulus_band_mm, annulus.plane.normal
-    return deposits.above(threshold), deposits.clock(threshold, band, centre, annulus.hinges[0], normal)
+    return deposits.counted(), deposits.clock(band, centre, annulus.hinges[0], normal)
+
+
+def core_hu(kind: str, threshold: float, lumen_hu: float, noise: float) -> float:
+    """HU from which a voxel is a deposit's core: the threshold; the adaptive one clear of the blood's own noise."""
+    return max(threshold, lumen_hu + CORE_NOISE * noise) if kind == "lumen" else threshold
 
 
 def blood(image: Sampler, line: Centreline) -> tuple[float, float]:
@@ -140,13 +150,12 @@ def _volumes(
     doubt: Doubt,
     line: Centreline,
     deposits: Deposits,
-    threshold: float,
     noise: float,
     top: float,
     doubts: Sequence[Finding],
     facts: Mapping[str, Any],
 ) -> None:
-    """Volumes by zone and cusp; their doubt is what the noise does to the threshold and the points to the sectors."""
+    """Volumes by zone and cusp; their doubt is what the noise does to the level and the points to the sectors."""
     band, depth = sheet.options.annulus_band_mm, sheet.options.lvot_calcium_mm
     zones = {"valve": (0.0, top), "annulus": (-band, band), "lvot": (-depth, 0.0)}
     for zone, (low, high) in zones.items():
@@ -154,7 +163,7 @@ def _volumes(
         if cut is not None:
             sheet.miss(f"calcium_{zone}_mm3", *cut)
             continue
-        amounts = [deposits.volume(threshold + shift, low, high) for shift in (-noise, 0.0, noise)]
+        amounts = [deposits.volume(shift, low, high) for shift in (-noise, 0.0, noise)]
         sd = abs(amounts[0] - amounts[2]) / 2.0
         sheet.put(
             f"calcium_{zone}_mm3",
@@ -170,7 +179,7 @@ def _volumes(
         return
 
     def shares(shift: float, hinges: FloatArray, normal: FloatArray) -> FloatArray:
-        return deposits.per_cusp(threshold + shift, 0.0, top, hinges.mean(axis=0), hinges, normal)
+        return deposits.per_cusp(shift, 0.0, top, hinges.mean(axis=0), hinges, normal)
 
     amounts_by_cusp = shares(0.0, annulus.hinges, annulus.plane.normal)
     by_noise = [shares(shift, annulus.hinges, annulus.plane.normal) for shift in (-noise, noise)]

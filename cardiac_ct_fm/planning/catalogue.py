@@ -143,7 +143,7 @@ _GROUPS: dict[str, tuple[_Row, ...]] = {
         ("carm_cusp_overlap_cran_deg", "Cusp-overlap view, CRAN (+) / CAUD (−)", _OVERLAP, None),
     ),
     "Calcium": (
-        ("calcium_threshold_hu", "Threshold", "Voxels at or above it count.", None),
+        ("calcium_threshold_hu", "Threshold", "Deposits that reach it count, to half-way to their surroundings.", None),
         ("calcium_valve_mm3", "Valve", "Annulus plane to the junction, in the lumen and its wall.", None),
         ("calcium_rcc_mm3", "Right cusp", _CUSP, None),
         ("calcium_lcc_mm3", "Left cusp", _CUSP, None),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from cardiac_ct_fm.errors import ConfigError
 
 CalciumThreshold = Literal["fixed", "lumen", "label"]
+CalciumExtent = Literal["half", "threshold"]
 Valve = Literal["unknown", "tricuspid", "bicuspid"]
 
 MAXWELL_MEDIAN = 1.538
@@ -24,6 +25,8 @@ class PlanningOptions:
         valve: ``bicuspid`` withholds what is defined by three cusps.
         calcium_threshold: ``fixed`` (``calcium_hu``), ``lumen`` (median of the blood + ``calcium_above_lumen_hu``) or
             ``label`` (all that the calcium label map marks, whatever its HU).
+        calcium_extent: how far a deposit that reaches the threshold goes: ``half`` (half-way between it and what lies
+            around it, whatever the blur) or ``threshold`` (voxels at the threshold, as published volumes are counted).
         calcium_hu: 850 HU, the fixed threshold for contrast CT.
         calcium_above_lumen_hu: 100 HU, the adaptive one.
         agatston_hu: 130 HU, Agatston's threshold in scans without contrast.
@@ -44,6 +47,7 @@ class PlanningOptions:
     supine: bool | None = None
     valve: Valve = "unknown"
     calcium_threshold: CalciumThreshold = "fixed"
+    calcium_extent: CalciumExtent = "half"
     calcium_hu: float = 850.0
     calcium_above_lumen_hu: float = 100.0
     agatston_hu: float = 130.0
@@ -61,6 +65,8 @@ class PlanningOptions:
             raise ConfigError(f"valve is {self.valve!r}; choose unknown, tricuspid or bicuspid.")
         if self.calcium_threshold not in ("fixed", "lumen", "label"):
             raise ConfigError(f"calcium_threshold is {self.calcium_threshold!r}; choose fixed, lumen or label.")
+        if self.calcium_extent not in ("half", "threshold"):
+            raise ConfigError(f"calcium_extent is {self.calcium_extent!r}; choose half or threshold.")
         for name in (
             "calcium_hu",
             "agatston_hu",
@@ -87,6 +93,7 @@ class PlanningOptions:
             "supine": self.supine,
             "valve": self.valve,
             "calcium_threshold": self.calcium_threshold,
+            "calcium_extent": self.calcium_extent,
             "calcium_hu": self.calcium_hu,
             "calcium_above_lumen_hu": self.calcium_above_lumen_hu,
             "agatston_hu": self.agatston_hu,

@@ -12,7 +12,7 @@ from cardiac_ct_fm.geometry import FloatArray
 from cardiac_ct_fm.planning import carm
 from cardiac_ct_fm.planning.annulus import Annulus
 from cardiac_ct_fm.planning.calcium import nearest_cusp
-from cardiac_ct_fm.planning.centreline import MAX_OUTSIDE
+from cardiac_ct_fm.planning.clean import MAX_OUTSIDE
 from cardiac_ct_fm.planning.planes import Finding
 from cardiac_ct_fm.planning.sheet import Doubt, Sheet, edge_sd
 

@@ -121,7 +121,8 @@ def calcium_map(scene: Scene) -> Picture | None:
 
     cusps = ", ".join(f"{c.upper()} {scene.said(f'calcium_{c}_mm3')}" for c in ("rcc", "lcc", "ncc"))
     threshold = row.details["threshold_hu"]
-    rule = "the label map's calcium" if threshold is None else f"voxels from {threshold:.0f} HU"
+    what = "deposits that reach" if row.details["extent"] == "half" else "voxels from"
+    rule = "the label map's calcium" if threshold is None else f"{what} {threshold:.0f} HU"
     text = f"Brightest voxels between annulus and junction; coloured by cusp: {rule} of the root. {cusps}."
     return Picture("calcium", "Valve calcium along the axis", text, scene.one(view, SPAN_MM, draw))
 

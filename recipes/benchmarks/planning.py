@@ -32,8 +32,19 @@ calcium where there is none."""
 BY_CONSTRUCTION = ("lca_height_mm", "rca_height_mm", "membranous_septum_length_mm", "carm_")
 """What rests on the points alone: with true points it is right by construction, which passes no test."""
 
-SOURCES = ("cardiac_ct_fm/**/*.py", "recipes/benchmarks/planning_cases.py", "recipes/benchmarks/root_truth.py")
-"""The files that rows depend on, below the repository."""
+CASES = ("recipes/benchmarks/planning_cases.py", "recipes/benchmarks/root_truth.py")
+MEASURING = ("planning/**/*.py", "cohort/**/*.py", "anatomy.py", "geometry.py", "landmark_io.py", "volume_io.py")
+SOURCES: dict[str, tuple[str, ...]] = {
+    "true": (*(f"cardiac_ct_fm/{path}" for path in MEASURING), *CASES),
+    "predicted": ("cardiac_ct_fm/**/*.py", *CASES),
+}
+"""The files, below the repository, that rows of either kind of landmarks depend on."""
+
+
+def _cusps(kind: str) -> tuple[str, ...]:
+    """Names of the calcium of the three cusps, found in one way."""
+    return tuple(f"calcium_{c}_mm3{kind}" for c in ("rcc", "lcc", "ncc"))
+
 
 HUMAN_AREA, HUMAN_DIAMETER = "diameter 0.4 ± 0.9 mm", "diameter 0.2 (−1.4…+1.8) mm"
 QUANTITIES: tuple[tuple[str, tuple[str, ...], str, float | None, str], ...] = (
@@ -51,11 +62,14 @@ QUANTITIES: tuple[tuple[str, tuple[str, ...], str, float | None, str], ...] = (
     ("Sinuses, maximum diameter", ("sinus_max_diameter_mm",), "mm", 1.0, ""),
     ("Sinuses, minimum diameter", ("sinus_min_diameter_mm",), "mm", 1.0, ""),
     ("Outflow tract area", ("lvot_area_mm2",), "%", None, ""),
+    ("Outflow tract area, smooth tube", ("lvot_area_mm2 smooth",), "%", None, ""),
     ("C-arm, three-cusp (2 angles)", ("carm_three_cusp_lao_deg", "carm_three_cusp_cran_deg"), "°", 2.0, ""),
     ("C-arm, cusp overlap (2 angles)", ("carm_cusp_overlap_lao_deg", "carm_cusp_overlap_cran_deg"), "°", 2.0, ""),
-    ("Calcium per cusp, label map", tuple(f"calcium_{c}_mm3" for c in ("rcc", "lcc", "ncc")), "%", 10.0, ""),
-    ("Calcium per cusp, from 850 HU", tuple(f"calcium_{c}_mm3 fixed" for c in ("rcc", "lcc", "ncc")), "%", 10.0, ""),
-    ("Calcium per cusp, blood + 100 HU", tuple(f"calcium_{c}_mm3 lumen" for c in ("rcc", "lcc", "ncc")), "%", 10.0, ""),
+    ("Calcium per cusp, label map", _cusps(""), "%", 10.0, ""),
+    ("Calcium per cusp, from 850 HU", _cusps(" fixed"), "%", 10.0, ""),
+    ("Calcium per cusp, blood + 100 HU", _cusps(" lumen"), "%", 10.0, ""),
+    ("Voxels per cusp, from 850 HU", _cusps(" fixed counted"), "%", None, ""),
+    ("Voxels per cusp, blood + 100 HU", _cusps(" lumen counted"), "%", None, ""),
 )
 """Title, names, unit of the error, the issue's limit for the median, and what two people differ by."""
 
@@ -173,11 +187,11 @@ def finished(file: Path) -> dict[int, list[Row]]:
     return {rows[0]["seed"]: rows for rows in patients}
 
 
-def sources_id() -> str:
-    """Version of the package and a hash of the sources that rows depend on."""
+def sources_id(kind: str) -> str:
+    """Version of the package and a hash of the sources that rows of a kind of landmarks depend on."""
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
-    for path in sorted(p for pattern in SOURCES for p in root.glob(pattern)):
+    for path in sorted(p for pattern in SOURCES[kind] for p in root.glob(pattern)):
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return f"{__version__}-{digest.hexdigest()[:12]}"
 
@@ -225,8 +239,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
-    made_with = sources_id()
     if args.n:
+        made_with = sources_id("true")
         rows = collect(range(args.n), args.rows / f"true-{made_with}.jsonl", with_true_landmarks)
         write(rows, "true", args.n, args.out, f"sources {made_with}")
     if args.predicted:
@@ -235,7 +249,7 @@ def main() -> None:
         def one(seed: int) -> list[Row]:
             return with_predicted_landmarks(seed, predictor, args.cache)
 
-        weights = weights_id(predictor.model)
+        made_with, weights = sources_id("predicted"), weights_id(predictor.model)
         rows = collect(range(args.predicted), args.rows / f"predicted-{made_with}-weights-{weights}.jsonl", one)
         write(rows, "predicted", args.predicted, args.out, f"sources {made_with}, weights {weights}")
 

@@ -18,6 +18,7 @@ from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.measurements import add_measurements
 from cardiac_ct_fm.planning import Plan, PlanningOptions, measure
 from cardiac_ct_fm.planning.calcium import find_deposits, root_box
+from cardiac_ct_fm.planning.calcium_values import core_hu
 from cardiac_ct_fm.result import Measurement
 from cardiac_ct_fm.training.digital import digital_source
 from cardiac_ct_fm.volume_io import Volume
@@ -42,6 +43,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 """What a scan has to show, beside the hinge points, before a value can be asked for."""
 
+TRACT, SMOOTH_TRACT = "lvot_area_mm2", "lvot_area_mm2 smooth"
+"""The outflow tract against the blood that is drawn, and against the tube before muscle bundles were drawn into it."""
+
 Row = dict[str, Any]
 
 
@@ -54,30 +58,36 @@ def with_true_landmarks(seed: int) -> list[Row]:
     options = PlanningOptions(samples=SAMPLES, calcium_threshold="label")
     plan = measure(scan, marks, None, calc, options=options)
     rows = compared(case, truth, plan.measurements, marks, -np.inf)
-    lumen = plan.measurements["calcium_valve_mm3"].details.get("lumen_hu")
+    rows += [{**row, "name": SMOOTH_TRACT, "truth": truth.smooth_tract_mm2} for row in rows if row["name"] == TRACT]
+    facts = plan.measurements["calcium_valve_mm3"].details
+    lumen, noise = facts.get("lumen_hu"), facts.get("noise_hu", 0.0)
     thresholds = {"fixed": options.calcium_hu}
     if lumen is not None:
         thresholds["lumen"] = lumen + options.calcium_above_lumen_hu
     for kind, threshold in thresholds.items():
-        found = by_threshold(scan, plan, threshold)
-        for name, value in truth.calcium_mm3(threshold).items():
-            own = next((row for row in rows if row["name"] == name), None)
-            if own is not None:
-                rows.append({**own, "name": f"{name} {kind}", "truth": value, "value": found.get(name)})
+        amounts = truth.calcium_mm3(threshold)
+        counted = {f"{kind} counted": by_threshold(scan, plan, threshold, None)}
+        if lumen is not None:
+            counted[kind] = by_threshold(scan, plan, core_hu(kind, threshold, lumen, noise), lumen)
+        for title, found in counted.items():
+            for name, value in amounts.items():
+                own = next((row for row in rows if row["name"] == name), None)
+                if own is not None:
+                    rows.append({**own, "name": f"{name} {title}", "truth": value, "value": found.get(name)})
     return rows
 
 
-def by_threshold(scan: Volume, plan: Plan, threshold_hu: float) -> dict[str, float]:
-    """Calcium per cusp of all voxels from a threshold on, without a label map, as the measurement counts it."""
+def by_threshold(scan: Volume, plan: Plan, threshold_hu: float, blood_hu: float | None) -> dict[str, float]:
+    """Calcium per cusp without a label map, as the measurement finds it: see :func:`find_deposits`."""
     if plan.annulus is None or plan.centreline is None or plan.levels is None or plan.levels.stj is None:
         return {}
     box = root_box(plan.annulus.plane.origin, scan.grid)
     if box is None:
         return {}
     image = np.asarray(scan.data[box[0]], dtype=np.float32)
-    deposits = find_deposits(image, box[1], None, threshold_hu, plan.centreline)
+    deposits = find_deposits(image, box[1], None, threshold_hu, plan.centreline, blood_hu=blood_hu)
     hinges, normal = plan.annulus.hinges, plan.annulus.plane.normal
-    amounts = deposits.per_cusp(threshold_hu, 0.0, plan.levels.stj_mm, hinges.mean(axis=0), hinges, normal)
+    amounts = deposits.per_cusp(0.0, 0.0, plan.levels.stj_mm, hinges.mean(axis=0), hinges, normal)
     return {f"calcium_{n.lower()}_mm3": float(v) for n, v in zip(HINGE_POINTS, amounts, strict=True)}
 
 

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.ndimage import gaussian_filter1d
 
 from cardiac_ct_fm.anatomy import HINGE_POINTS, OSTIA
 from cardiac_ct_fm.cohort.heart import AORTA, LV, DigitalHeart
+from cardiac_ct_fm.cohort.render import render
 from cardiac_ct_fm.cohort.root import HEIGHTS, HIGH_MM, LOW_MM
 from cardiac_ct_fm.cohort.valve import calcium
 from cardiac_ct_fm.geometry import FloatArray
-from cardiac_ct_fm.planning.contours import RAY_DIRECTIONS, RAYS, Contour
+from cardiac_ct_fm.planning.contours import RAY_ANGLES, RAY_DIRECTIONS, RAYS, Contour
 from cardiac_ct_fm.planning.planes import Plane
 
 REACH_MM, RADIAL_MM = 30.0, 0.5
@@ -34,6 +36,9 @@ LVOT_MM = 4.0
 CHORD_DEG = 40.0
 """The sinuses are widest above 3 mm; the outflow tract is 4 mm below; a sinus is deepest within 40° of its middle."""
 
+TRACT_MM, PAINT_MM = 24.0, 0.5
+"""The outflow tract is painted this far around its axis, at this spacing."""
+
 FINE_MM = 0.3
 """Calcium is counted at this step: 27 samples in 0.7 mm³."""
 
@@ -45,11 +50,13 @@ class RootTruth:
     Attributes:
         values: name in the catalogue → value; calcium by a threshold follows from ``deposits``.
         tops: highest points of the structures, RAS mm, for asking whether the scan shows them.
+        smooth_tract_mm2: area of the outflow tract's tube before muscle bundles and leaflets were drawn into it.
         deposits: (N, 3) cusp (0 RCC, 1 LCC, 2 NCC), HU and volume in mm³ of pieces of valve calcium.
     """
 
     values: dict[str, float]
     tops: dict[str, FloatArray]
+    smooth_tract_mm2: float
     deposits: FloatArray
 
     def calcium_mm3(self, threshold_hu: float) -> dict[str, float]:
@@ -85,8 +92,9 @@ def root_truth(heart: DigitalHeart) -> RootTruth:
     stj = section(int(np.argmin(np.abs(heights - stj_mm))))
     between = np.flatnonzero((heights > SINUS_FROM_MM) & (heights < stj_mm))[::2]
     sinus = max((section(int(i)) for i in between), key=lambda c: c.area_mm2)
+    tract = section(int(np.argmin(np.abs(levels + LVOT_MM))))
     values |= {
-        "lvot_area_mm2": section(int(np.argmin(np.abs(levels + LVOT_MM)))).area_mm2,
+        "lvot_area_mm2": blood_outline(heart, tract).area_mm2,
         "stj_height_mm": float(plane.height(stj.centroid)),
         "stj_mean_diameter_mm": stj.area_diameter_mm,
         "sinus_mean_diameter_mm": sinus.area_diameter_mm,
@@ -97,7 +105,8 @@ def root_truth(heart: DigitalHeart) -> RootTruth:
         values[f"sinus_{name.lower()}_diameter_mm"] = deepest_chord(sinus, hinge - hinges.mean(axis=0))
     values |= carm_angles(hinges, plane.normal)
     tops = {"stj": axis[int(np.argmin(np.abs(heights - stj_mm - 6.0)))], "sinus": sinus.centroid}
-    return RootTruth(values, tops, valve_calcium(heart, plane, hinges, float(plane.height(stj.centroid))))
+    deposits = valve_calcium(heart, plane, hinges, float(plane.height(stj.centroid)))
+    return RootTruth(values, tops, tract.area_mm2, deposits)
 
 
 def _upward(hinges: FloatArray, along: FloatArray) -> FloatArray:
@@ -124,6 +133,33 @@ def contour(heart: DigitalHeart, plane: Plane) -> Contour:
     before, after = inside[np.arange(RAYS), out - 1], inside[np.arange(RAYS), out]
     edge = radii[out] - RADIAL_MM * after / (after - before)
     return Contour(plane, edge, "image", 1.0, 0.0, 0.0, 0.0)
+
+
+def blood_outline(heart: DigitalHeart, tube: Contour) -> Contour:
+    """The convex outline of the blood inside a section of the outflow tract, as it is painted before any scanner.
+
+    The cohort draws trabeculae, papillary muscles and the edges of the neighbouring valves' leaflets into the left
+    ventricle up to its outflow tract: what is left of the tube is what a reader, and the measurement, can outline.
+    """
+    steps = np.arange(-TRACT_MM, TRACT_MM + PAINT_MM / 2.0, PAINT_MM)
+    flat = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1)
+    layers = [tube.plane.world(flat, k * PAINT_MM) for k in (-1, 0, 1)]
+    painted = render(heart, torch.from_numpy(np.stack(layers, axis=2)).float(), PAINT_MM).hu[:, :, 1].double().numpy()
+    level = (heart.patient.blood["LV"] + heart.patient.tissue["myo"]) / 2.0
+    reach = np.interp(np.arctan2(flat[..., 1], flat[..., 0]), RAY_ANGLES, tube.radii_mm, period=2.0 * np.pi)
+    bright = (painted > level) & (np.hypot(flat[..., 0], flat[..., 1]) < reach)
+    parts, count = ndimage.label(bright)
+    if not count:
+        raise ValueError("No blood is painted in the outflow tract's section.")
+    largest = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    edge = largest & ~ndimage.binary_erosion(largest)
+    # A pixel's centre lies up to half a pixel inside of the blood that it stands for.
+    at = flat[edge]
+    outward = at - flat[largest].mean(axis=0)
+    at = at + PAINT_MM / 2.0 * outward / np.linalg.norm(outward, axis=1, keepdims=True)
+    hull = tube.plane.moved(tube.plane.world(flat[largest].mean(axis=0)))
+    none = Contour(hull, np.full(RAYS, RADIAL_MM), "image", 1.0, 0.0, 0.0, 0.0)
+    return none.convex(hull.project(tube.plane.world(at)))
 
 
 def centre_line(heart: DigitalHeart) -> tuple[FloatArray, FloatArray, FloatArray]:
