@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import cc3d
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -64,17 +65,23 @@ def root_centre(seen: Answer, boundary: FloatArray | None) -> FloatArray:
 def root_boundary(seen: Answer) -> FloatArray | None:
     """Middle of the voxels of the aorta that touch the left ventricle, RAS mm; None where they do not touch.
 
-    Only the largest part of each counts: streaks of contrast can pass for a second root.
+    Of the ventricle the largest part counts, of the aorta the largest that touches it: streaks of contrast can pass for
+    a second root, and a descending aorta is an aorta too.
 
     Args:
         seen: an answer with logits of ``heart``.
     """
-    labels = torch.from_numpy(largest_regions(seen.logits["heart"].argmax(0).to(torch.uint8).cpu().numpy()))
-    ventricle = F.max_pool3d((labels == HEART_LABELS["LV"]).float()[None, None], 3, 1, 1)[0, 0] > 0
-    touching = ventricle & (labels == HEART_LABELS["Aorta"])
-    if not touching.any():
+    labels = seen.logits["heart"].argmax(0).cpu().numpy()
+    ventricle = largest_regions((labels == HEART_LABELS["LV"]).astype(np.uint8))
+    beside = F.max_pool3d(torch.from_numpy(ventricle).float()[None, None], 3, 1, 1)[0, 0].numpy() > 0
+    regions = np.asarray(cc3d.connected_components(labels == HEART_LABELS["Aorta"], connectivity=6))
+    touching = regions * beside
+    own = np.unique(touching[touching > 0])
+    if not len(own):
         return None
-    middle: FloatArray = seen.grid.world(touching.nonzero().double().median(0).values.numpy())
+    sizes = np.bincount(regions.ravel())
+    where = np.argwhere(touching == own[sizes[own].argmax()])
+    middle: FloatArray = seen.grid.world(np.median(where, axis=0))
     return middle
 
 

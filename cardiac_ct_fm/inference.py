@@ -242,7 +242,8 @@ class Predictor:
 
     def _decode(self, pred: Prediction, answers: list[Answer], heads: tuple[str, ...]) -> None:
         """Points from the finest look that has them, label maps from all looks."""
-        boundary = root_boundary(answers[0])
+        points = any(self.model.config.head(name).kind == "landmarks" for name in heads)
+        boundary = root_boundary(answers[0]) if points else None
         for name in heads:
             head = self.model.config.head(name)
             own = [a for a in answers if name in a.logits]

@@ -136,6 +136,13 @@ def test_the_root_lies_where_the_largest_ventricle_meets_the_largest_aorta():
     assert np.linalg.norm(root_centre(seen, boundary) - [0, 0, 5.0]) < 3
 
 
+def test_a_larger_aorta_that_touches_no_ventricle_does_not_hide_the_root():
+    seen = root_answer()
+    y = torch.from_numpy(seen.grid.points()[..., 1])
+    seen.logits["heart"][HEART_LABELS["Aorta"]][(y < -20) & (torch.from_numpy(seen.grid.points()[..., 2]) > 4)] = 5.0
+    assert np.linalg.norm(root_boundary(seen)) < 3
+
+
 def test_hinge_points_at_a_second_root_do_not_draw_the_look_there():
     seen = root_answer(WRONG)
     assert np.linalg.norm(root_centre(seen, root_boundary(seen)) - [0, 0, 5.0]) < 3
