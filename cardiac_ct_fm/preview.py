@@ -236,7 +236,7 @@ def _silhouettes(axes: list[Axes], volume: Volume, shown: _Content) -> None:
     places = [p for p in labelled if len(p)] or [volume.grid.corners()]
     middle = (np.concatenate(places).min(axis=0) + np.concatenate(places).max(axis=0)) / 2.0
     views = {
-        "Seen through from the front": View.of(middle, LEFT, HEAD),
+        "From the front": View.of(middle, LEFT, HEAD),
         "From the left and front": View.of(middle, unit(LEFT - FRONT), HEAD),
         "From the feet": View.of(middle, LEFT, FRONT),
     }
