@@ -16,8 +16,9 @@ from cardiac_ct_fm.planning.values import CUSPS, SCAN_ENDS
 LVOT_AREA_SD = 0.25
 """Least standard deviation of the outflow tract's area, as a share of it; lengths, which go with its root, have half.
 
-Root mean square of (true − measured) / measured in 92 digital patients with true landmarks (``docs/planning.md``):
-areas are 16 % below the truth on average, whatever the slice thickness. Edge and level alone gave 6 % (median)."""
+Root mean square of (true − measured) / measured in 92 digital patients with true landmarks (``docs/planning.md``): 15 %
+against the blood that is painted, 25 % against the tube without the muscle bundles in it; the larger, as a reader may
+mean either. Edge and level alone gave 6 % (median)."""
 
 
 def level_values(

@@ -66,9 +66,11 @@ def with_true_landmarks(seed: int) -> list[Row]:
         thresholds["lumen"] = lumen + options.calcium_above_lumen_hu
     for kind, threshold in thresholds.items():
         amounts = truth.calcium_mm3(threshold)
-        counted = {f"{kind} counted": by_threshold(scan, plan, threshold, None)}
-        if lumen is not None:
-            counted[kind] = by_threshold(scan, plan, core_hu(kind, threshold, lumen, noise), lumen)
+        level = threshold if lumen is None else core_hu(kind, threshold, lumen, noise)
+        counted = {
+            kind: {} if lumen is None else by_threshold(scan, plan, level, lumen),
+            f"{kind} counted": by_threshold(scan, plan, threshold, None),
+        }
         for title, found in counted.items():
             for name, value in amounts.items():
                 own = next((row for row in rows if row["name"] == name), None)
