@@ -43,6 +43,7 @@ OWN_SHARE = 0.85
 
 CUSP_DEGREES: dict[str, float] = {"RCC": 85.0, "NCC": 205.0, "LCC": 325.0}
 """Mean azimuth of the cusps in the root frame (0° left, 90° anterior), of the real template hearts."""
+CUSPS_SD, CUSP_SD = 13.0, 4.0  # degrees, together and each: published against the septum 12.9–15.2°
 
 CALCIUM_SHARE: dict[str, float] = {"NCC": 0.41, "LCC": 0.31, "RCC": 0.27}
 """Share of valve calcium per cusp (men, contrast CT)."""
@@ -222,8 +223,8 @@ def _draw_root(rng: np.random.Generator, annulus: float, sized: object, strength
     sinus = max(sized("sinus_mm", 0.6), annulus * 1.12)
     stj = float(np.clip(sized("stj_mm", 0.6), annulus * 0.85, sinus * 0.97))
     stj_height = float(np.clip(rng.normal(1.69, 0.18), 1.2, 2.3)) * annulus / 2
-    rotate = rng.normal(0, 9)
-    cusp_deg = {k: v + rotate + rng.normal(0, 4) for k, v in CUSP_DEGREES.items()}
+    rotate = rng.normal(0, CUSPS_SD)
+    cusp_deg = {k: v + rotate + rng.normal(0, CUSP_SD) for k, v in CUSP_DEGREES.items()}
     commissures = tuple(float(c) for c in stj_height * np.clip(rng.normal(0.98, 0.07, 3), 0.8, 1.15))
     high = rng.random() < 0.08 * strength
     heights = {
