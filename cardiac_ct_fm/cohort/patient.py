@@ -1,9 +1,8 @@
 """One digital patient as numbers: drawn from published distributions by sex, the same for one seed on any machine.
 
-Sources, as collected per parameter below: Hamdan et al. (CT of the aortic root, n = 506) for annulus, sinus,
-sinotubular junction (STJ) and coronary heights; LVOT area n = 177; chamber volumes from CT/MRI reference
-tables; membranous septum n = 107 TAVI patients; root rotation, cusp and ostium geometry from CT anatomy
-series; valve calcium volumes from contrast-CT cohorts. Pairs are (mean, SD) for women and for men.
+Sources: Hamdan et al. (CT of the aortic root, n = 506) for annulus, sinus, sinotubular junction (STJ) and coronary
+heights; LVOT area n = 177; chamber volumes from CT/MRI reference tables; membranous septum n = 107 TAVI patients; root
+rotation, cusps and ostia from CT anatomy series; valve calcium from contrast-CT cohorts. Pairs are (women, men).
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def agreement(pred: Prediction, folder: Path = SCAN) -> dict[str, Any]:
         "circle_centre_mm": None,
         "plane_deg": None,
     }
-    hinge = [pred.landmarks[n].ras_mm for n in HINGE_POINTS]
+    hinge = [pred.landmarks[n].ras_mm if n in pred.landmarks else None for n in HINGE_POINTS]
     if all(p is not None for p in hinge):
         points = np.array(hinge, dtype=np.float64)
         middle, turned = circle(points)
