@@ -107,6 +107,17 @@ def test_no_calcium_is_zero_and_known(points):
     assert (m.value, m.status) == (0.0, "ok")
 
 
+def test_noise_makes_no_calcium(points):
+    """Blood + 100 HU is three standard deviations of this noise: single voxels reach it, and must not grow."""
+    noisy = render(ROOT.inside(), POSE, 1.0, half_extent=31, middle=(0, 0, 14), noise=33)
+    options = PlanningOptions(samples=8, calcium_threshold="lumen")
+    row = measure(noisy, landmarks(points), options=options).measurements["calcium_valve_mm3"]
+    assert (row.value, row.status) == (pytest.approx(0.0, abs=5.0), "ok")
+    details = row.details
+    assert details["core_hu"] == pytest.approx(details["lumen_hu"] + 4.0 * details["noise_hu"], abs=0.2)
+    assert details["core_hu"] > details["threshold_hu"] == pytest.approx(450.0, abs=5.0)
+
+
 def test_agatston_weights_and_slices():
     """Four lesions of 2 × 2 mm in one 3 mm slice, peaks in each density class, one too small to count."""
     image = np.zeros((20, 20, 3), np.float32)

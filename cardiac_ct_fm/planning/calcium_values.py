@@ -67,19 +67,22 @@ def calcium_values(
     }
     facts |= {"lumen_hu": round(lumen_hu, 1), "noise_hu": round(noise, 1), "from_labels": marked is not None}
     facts["extent"] = "half" if half else "threshold" if np.isfinite(threshold) else "label"
+    core = core_hu(kind, threshold, lumen_hu, noise) if half else threshold
+    if half:
+        facts["core_hu"] = round(core, 1)
     if np.isfinite(threshold):
         sheet.put(
             "calcium_threshold_hu",
             threshold,
             noise if kind == "lumen" else None,
             uses=(),
-            details={"threshold_kind": kind},
+            details={key: facts[key] for key in ("threshold_kind", "extent", "core_hu") if key in facts},
         )
     else:
         sheet.miss(
             "calcium_threshold_hu", "not_found", Finding("no_threshold", "The label map was used whatever the HU.")
         )
-    deposits = find_deposits(image, grid, marked, threshold, line, blood_hu=lumen_hu if half else None, margin_hu=noise)
+    deposits = find_deposits(image, grid, marked, core, line, blood_hu=lumen_hu if half else None, margin_hu=noise)
     top = levels.stj.s_mm if levels.stj is not None else SINUS_HEIGHT_RATIO * annulus.circle_mm / 2.0
     _volumes(sheet, annulus, doubt, line, deposits, noise, top, doubts, facts)
     if contrast:
@@ -98,7 +101,10 @@ def calcium_values(
 
 
 def core_hu(kind: str, threshold: float, lumen_hu: float, noise: float) -> float:
-    """HU from which a voxel is a deposit's core: the threshold; the adaptive one clear of the blood's own noise."""
+    """HU from which a voxel is a deposit's core: the threshold; the adaptive one clear of the blood's own noise.
+
+    A voxel of noise that is taken for a core grows to half-way to the blood, so a few of them make a volume.
+    """
     return max(threshold, lumen_hu + CORE_NOISE * noise) if kind == "lumen" else threshold
 
 
@@ -135,7 +141,8 @@ def _threshold(
     threshold = options.calcium_hu
     if options.calcium_threshold == "lumen":
         threshold = lumen_hu + options.calcium_above_lumen_hu
-    if threshold < lumen_hu + 3.0 * noise and not labelled:
+    clear = options.calcium_threshold == "lumen" and options.calcium_extent == "half"
+    if threshold < lumen_hu + 3.0 * noise and not labelled and not clear:
         text = (
             f"The threshold of {threshold:.0f} HU is within three standard deviations of noise ({noise:.0f} HU) above "
             f"the blood ({lumen_hu:.0f} HU): contrast is counted as calcium."

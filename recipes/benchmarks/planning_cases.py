@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from cardiac_ct_fm.inference import Predictor
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.measurements import add_measurements
 from cardiac_ct_fm.planning import Plan, PlanningOptions, measure
-from cardiac_ct_fm.planning.calcium import find_deposits, root_box
-from cardiac_ct_fm.planning.calcium_values import core_hu
+from cardiac_ct_fm.planning.annulus import perturbed_planes
+from cardiac_ct_fm.planning.calcium_values import calcium_values
+from cardiac_ct_fm.planning.planes import Finding
+from cardiac_ct_fm.planning.sheet import DRAWS, Doubt, Sheet
 from cardiac_ct_fm.result import Measurement
 from cardiac_ct_fm.training.digital import digital_source
 from cardiac_ct_fm.volume_io import Volume
@@ -48,6 +51,9 @@ TRACT, SMOOTH_TRACT = "lvot_area_mm2", "lvot_area_mm2 smooth"
 
 Row = dict[str, Any]
 
+UNKNOWN: Row = {"value": None, "sd": None, "status": "not_found", "reason": "no_lumen_edge"}
+"""A threshold's row where the blood, on which it rests, was not seen."""
+
 
 def with_true_landmarks(seed: int) -> list[Row]:
     """One patient in a crop around the root: true points, the image, and the true label map of calcium."""
@@ -60,37 +66,46 @@ def with_true_landmarks(seed: int) -> list[Row]:
     rows = compared(case, truth, plan.measurements, marks, -np.inf)
     rows += [{**row, "name": SMOOTH_TRACT, "truth": truth.smooth_tract_mm2} for row in rows if row["name"] == TRACT]
     facts = plan.measurements["calcium_valve_mm3"].details
-    lumen, noise = facts.get("lumen_hu"), facts.get("noise_hu", 0.0)
+    lumen = facts.get("lumen_hu")
     thresholds = {"fixed": options.calcium_hu}
     if lumen is not None:
         thresholds["lumen"] = lumen + options.calcium_above_lumen_hu
     for kind, threshold in thresholds.items():
         amounts = truth.calcium_mm3(threshold)
-        level = threshold if lumen is None else core_hu(kind, threshold, lumen, noise)
-        counted = {
-            kind: {} if lumen is None else by_threshold(scan, plan, level, lumen),
-            f"{kind} counted": by_threshold(scan, plan, threshold, None),
-        }
-        for title, found in counted.items():
+        for extent, title in (("half", kind), ("threshold", f"{kind} counted")):
+            choice = replace(options, calcium_threshold=kind, calcium_extent=extent)
+            found = {} if lumen is None else by_threshold(scan, plan, choice)
             for name, value in amounts.items():
                 own = next((row for row in rows if row["name"] == name), None)
                 if own is not None:
-                    rows.append({**own, "name": f"{name} {title}", "truth": value, "value": found.get(name)})
+                    rows.append({**own, "name": f"{name} {title}", "truth": value, **found.get(name, UNKNOWN)})
     return rows
 
 
-def by_threshold(scan: Volume, plan: Plan, threshold_hu: float, blood_hu: float | None) -> dict[str, float]:
-    """Calcium per cusp without a label map, as the measurement finds it: see :func:`find_deposits`."""
-    if plan.annulus is None or plan.centreline is None or plan.levels is None or plan.levels.stj is None:
+def by_threshold(scan: Volume, plan: Plan, options: PlanningOptions) -> dict[str, Row]:
+    """Calcium per cusp of a measured root, measured again with other options and without a label map."""
+    if plan.annulus is None:
         return {}
-    box = root_box(plan.annulus.plane.origin, scan.grid)
-    if box is None:
-        return {}
-    image = np.asarray(scan.data[box[0]], dtype=np.float32)
-    deposits = find_deposits(image, box[1], None, threshold_hu, plan.centreline, blood_hu=blood_hu)
-    hinges, normal = plan.annulus.hinges, plan.annulus.plane.normal
-    amounts = deposits.per_cusp(0.0, 0.0, plan.levels.stj_mm, hinges.mean(axis=0), hinges, normal)
-    return {f"calcium_{n.lower()}_mm3": float(v) for n, v in zip(HINGE_POINTS, amounts, strict=True)}
+    sheet = Sheet(plan.points, options)
+    sheet.doubts, sheet.names_doubt = plan.annulus.doubts, plan.annulus.names_doubt
+    hinges, normals = perturbed_planes(plan.points, plan.annulus, options, DRAWS)
+    # Calcium asks the doubt for hinge points and planes only.
+    doubt = Doubt({}, hinges, normals, [], 0.0)
+    calcium_values(sheet, plan.annulus, doubt, plan.centreline, plan.levels, scan, None)
+    sheet.close(Finding("not_asked", "Only calcium is measured again."))
+    found = sheet.finished()
+    names = [f"calcium_{name.lower()}_mm3" for name in HINGE_POINTS]
+    return {name: made(found[name]) for name in names}
+
+
+def made(row: Measurement) -> Row:
+    """What a row of the benchmark takes from a measurement."""
+    return {
+        "value": row.value,
+        "sd": row.uncertainty,
+        "status": row.status,
+        "reason": row.details.get("reason"),
+    }
 
 
 def with_predicted_landmarks(seed: int, predictor: Predictor, cache: Path | None) -> list[Row]:
@@ -134,10 +149,7 @@ def compared(
                 "seed": case.heart.patient.seed,
                 "name": name,
                 "truth": value,
-                "value": row.value,
-                "sd": row.uncertainty,
-                "status": row.status,
-                "reason": row.details.get("reason"),
+                **made(row),
                 "asked": {*HINGE_POINTS, *needs} <= seen,
                 "slice_mm": round(case.scanner.slice_mm, 2),
                 "blood_hu": round(case.heart.patient.blood["Aorta"]),
