@@ -23,6 +23,10 @@ the finest. Coronary arteries of 6 held-out digital patients, heads of 12 patien
 these, 0.36 with the finest and the next, 0.20 to 0.26 with the finest alone; the image beside them each time."""
 
 
+Block = tuple[slice, slice, slice]
+EVERYTHING: Block = (slice(None), slice(None), slice(None))
+
+
 class HiddenHead(nn.Module):
     """Two hidden 3×3×3 layers before the logits, for structures of a few voxels that the last map alone does not show.
 
@@ -70,11 +74,41 @@ def head_input(config: HeadConfig, maps: Sequence[Tensor], image: Tensor) -> Ten
     Returns:
         The finest map; for hidden layers the maps of :data:`READ_MAPS` at its resolution, and the image behind them.
     """
-    if not config.hidden:
-        return maps[0]
-    size = tuple(maps[0].shape[2:])
-    wider = [F.interpolate(m, size=size, mode="trilinear", align_corners=False) for m in maps[READ_MAPS]]
-    return torch.cat([*wider, image[:, :1]], dim=1)
+    return joined(head_maps(config, maps, image))
+
+
+def head_maps(config: HeadConfig, maps: Sequence[Tensor], image: Tensor) -> list[Tensor]:
+    """What :func:`head_input` joins, each at its own resolution, the finest last; arguments as there."""
+    return [*maps[READ_MAPS], image[:, :1]] if config.hidden else [maps[0]]
+
+
+def joined(parts: Sequence[Tensor], block: Block = EVERYTHING) -> Tensor:
+    """Maps side by side at the resolution of the last.
+
+    Args:
+        parts: (B, C, x, y, z) each; the last is a whole number of times as fine as each of the others.
+        block: what of the last is wanted; no more than this and a rim of the others is interpolated.
+
+    Returns:
+        (B, sum of C, X, Y, Z).
+    """
+    finest = parts[-1]
+    ranges = [part.indices(n) for part, n in zip(block, finest.shape[2:], strict=True)]
+    shown = [_finer(part, tuple(finest.shape[2:]), ranges) for part in parts[:-1]]
+    return torch.cat([*shown, finest[(..., *block)]], dim=1)
+
+
+def _finer(coarse: Tensor, size: tuple[int, ...], ranges: Sequence[tuple[int, int, int]]) -> Tensor:
+    """Ranges (begin, end, 1) of a map interpolated to ``size``, by way of the voxels they need and no others."""
+    near, within, target = [], [], []
+    for n, whole, (begin, end, _) in zip(coarse.shape[2:], size, ranges, strict=True):
+        times = whole // n
+        low, high = max(begin // times - 1, 0), min(-(-end // times) + 1, n)
+        near.append(slice(low, high))
+        within.append(slice(begin - low * times, end - low * times))
+        target.append((high - low) * times)
+    fine = F.interpolate(coarse[(..., *near)], size=target, mode="trilinear", align_corners=False)
+    return fine[(..., *within)]
 
 
 def copy_decoder(backbone: Backbone) -> nn.ModuleList:

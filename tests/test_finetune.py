@@ -23,7 +23,9 @@ from tiny_finder import save_finder
 import cardiac_ct_fm as ccf
 from cardiac_ct_fm.config import BackboneConfig, LookConfig
 from cardiac_ct_fm.exchange import export_bundle
+from cardiac_ct_fm.heads import READ_MAPS
 from cardiac_ct_fm.inference import Predictor
+from cardiac_ct_fm.training import loop
 from cardiac_ct_fm.training.finetune import FinetuneResult, finetune
 from cardiac_ct_fm.training.objectives import class_weights, soft_cldice
 from cardiac_ct_fm.training.settings import HIDDEN_CHANNELS, FinetuneSettings
@@ -196,6 +198,30 @@ def test_coronaries_get_hidden_layers_and_other_heads_the_last_convolution_alone
         FinetuneSettings(hidden=-1)
 
 
+def test_maps_are_kept_at_their_own_resolution_and_give_the_same_head_as_maps_that_are_computed_anew(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept and read, computed each time, or first kept and then no room for more: one head."""
+    settings = dataclasses.replace(SETTINGS, hidden=4, thin=True, epochs=2, patch=32)
+    sizes: dict[str, int] = {}
+    read = loop.FeatureCache.get
+
+    def watched(cache: Any, key: str, compute: Any) -> Window:
+        window = read(cache, key, compute)
+        sizes[key] = sum(file.stat().st_size for file in cache.folder.glob(f"{key}.*"))
+        return window
+
+    monkeypatch.setattr(loop.FeatureCache, "get", watched)
+    kept = finetune(trunk(), data, "ventricle", settings=settings)
+    levels = [k.channels for k in trunk().backbone.decoder_info[READ_MAPS]]
+    full, half, quarter = 2 * 32**3, 2 * 16**3 * levels[0], 2 * 8**3 * levels[1]
+    assert set(sizes.values()) == {full + half + quarter + 32**3 + 4 * 128}, "three maps, labels, and four headers"
+    for room_gb in (0.0, 3.5 * max(sizes.values()) / 1e9):
+        other = finetune(trunk(), data, "ventricle", settings=dataclasses.replace(settings, cache_gb=room_gb))
+        assert same(head_of(other), head_of(kept))
+        assert same(logits(other.model), logits(kept.model))
+
+
 @pytest.mark.parametrize("part", ["head", "decoder"])
 def test_a_head_with_hidden_layers_is_learned_and_travels_like_any_other(
     part: str, data: Path, tmp_path: Path, trunk_folder: Path
@@ -244,18 +270,29 @@ def test_blocks_lie_on_the_tree_and_anywhere() -> None:
     target = torch.zeros(64, 64, 64, dtype=torch.uint8)
     target[5, 40, 3:60] = 1
     where = torch.stack(torch.meshgrid(*[torch.arange(64.0)] * 3, indexing="ij"))
-    pairs = [blocks_of(Window(where, target), np.random.default_rng(seed)) for seed in range(30)]
-    assert all(block.target.shape == (BLOCK,) * 3 for pair in pairs for block in pair)
-    for block in (b for pair in pairs for b in pair):
-        x, y, z = (int(v) for v in block.image[:, 0, 0, 0])
-        assert torch.equal(block.target, target[x : x + BLOCK, y : y + BLOCK, z : z + BLOCK])
-    on_tree = [bool((first.target > 0).any()) for first, _ in pairs]
-    anywhere = {tuple(second.image[:, 0, 0, 0].tolist()) for _, second in pairs}
+    window = Window(where, target)
+    pairs = [blocks_of(window, np.random.default_rng(seed)) for seed in range(30)]
+    assert all(target[block].shape == (BLOCK,) * 3 for pair in pairs for block in pair)
+    assert all(torch.equal(window.read(block), where[(slice(None), *block)]) for pair in pairs for block in pair)
+    on_tree = [bool((target[first] > 0).any()) for first, _ in pairs]
+    anywhere = {tuple(axis.start for axis in second) for _, second in pairs}
     assert all(on_tree)
     assert ON_TREE < BLOCK / 2
     assert len(anywhere) > 20
-    small = blocks_of(Window(where[:, :16, :16, :16], torch.zeros(16, 16, 16)), np.random.default_rng(0))
-    assert [tuple(b.target.shape) for b in small] == [(16, 16, 16)] * 2
+    empty = torch.zeros(16, 16, 16)
+    small = blocks_of(Window(where[:, :16, :16, :16], empty), np.random.default_rng(0))
+    assert [tuple(empty[block].shape) for block in small] == [(16, 16, 16)] * 2
+
+
+def test_a_block_of_maps_of_different_resolution_is_that_block_of_all_of_them_at_the_finest() -> None:
+    noise = torch.Generator().manual_seed(0)
+    image, half, quarter = (torch.randn(c, n, n, n, generator=noise) for c, n in ((1, 48), (3, 24), (5, 12)))
+    window = Window(image, torch.zeros(48, 48, 48), (half, quarter))
+    whole = window.read()
+    assert whole.shape == (9, 48, 48, 48)
+    assert torch.equal(whole[-1], image[0])
+    for block in [*blocks_of(window, np.random.default_rng(3)), (slice(0, 5), slice(7, 20), slice(41, 48))]:
+        assert torch.allclose(window.read(block), whole[(slice(None), *block)], atol=1e-6)
 
 
 def test_coronaries_are_read_at_the_finest_spacing_all_over_the_heart(patients: Path, tmp_path: Path) -> None:

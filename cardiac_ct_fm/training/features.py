@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from cardiac_ct_fm.training.windows import Window
 class FeatureCache:
     """Features and targets of windows by key; what does not fit any more is computed again each time.
 
-    Features are kept in half precision, and are rounded to it when they are not kept, so that the size of the cache
-    changes no result. They stay on disk until their voxels are used.
+    Features are kept in half precision, each map at its own resolution, and are rounded to it when they are not kept,
+    so that the size of the cache changes no result. They stay on disk until their voxels are used. With the bundled
+    transformer a window of 64 voxels takes 3.1 MB for hidden layers and 12.8 MB for a last layer.
 
     Args:
         folder: where the files live; what an interrupted training left there is used.
@@ -30,27 +32,38 @@ class FeatureCache:
         self.used_bytes = sum(file.stat().st_size for file in folder.glob("*.npy")) if folder.exists() else 0
 
     def get(self, key: str, compute: Callable[[], Window]) -> Window:
-        """The window's features, in half precision, in place of its image.
+        """The window with the trunk's features, in half precision, in place of its image.
 
         Args:
             key: a file name.
-            compute: makes the window with the trunk's features (C, X, Y, Z) as its image.
+            compute: makes the window with the trunk's features.
 
         Raises:
             DataError: a file of the cache is damaged.
             OutputError: the file system refuses.
         """
-        features, target = self.folder / f"{key}.features.npy", self.folder / f"{key}.target.npy"
+        target = self.folder / f"{key}.labels.npy"
         if target.exists():
-            return Window(_read(features), _read(target))
+            finest, *wider = (_read(path) for path in self._maps(key))
+            return Window(finest, _read(target), tuple(wider))
         window = compute()
-        rounded = window.image.half().cpu()
-        size = rounded.nbytes + window.target.nbytes
+        rounded = [part.half().cpu().contiguous() for part in (window.image, *window.wider)]  # as it is read back
+        size = sum(part.nbytes for part in rounded) + window.target.nbytes
         if self.used_bytes + size <= self.limit_bytes:
-            _write(features, rounded)
-            _write(target, window.target.cpu())  # last: where it is, both are
+            for number, part in enumerate(rounded):
+                _write(self._map(key, number), part)
+            _write(target, window.target.cpu())  # last: where it is, all are
             self.used_bytes += size
-        return Window(rounded, window.target)
+        return Window(rounded[0], window.target, tuple(rounded[1:]))
+
+    def _map(self, key: str, number: int) -> Path:
+        """A map's file; number 0 is the finest."""
+        return self.folder / f"{key}.map{number}.npy"
+
+    def _maps(self, key: str) -> Iterator[Path]:
+        """The files of a window's maps, at least the finest's."""
+        yield self._map(key, 0)
+        yield from takewhile(Path.exists, (self._map(key, number) for number in count(1)))
 
 
 def _write(path: Path, tensor: Tensor) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cardiac_ct_fm.config import HeadConfig, LookConfig
+from cardiac_ct_fm.heads import EVERYTHING
 from cardiac_ct_fm.training.features import FeatureCache
 from cardiac_ct_fm.training.objectives import Overlap, class_weights, head_loss
 from cardiac_ct_fm.training.scans import ScanSource
@@ -99,7 +100,8 @@ class Windows:
     def _with_features(self, key: WindowKey) -> Window:
         assert isinstance(self.learner, HeadTrainee)
         window = self.image(key)
-        return Window(self.learner.features(window.image), window.target)
+        *wider, finest = self.learner.features(window.image)
+        return Window(finest, window.target, tuple(wider))
 
     def image(self, key: WindowKey) -> Window:
         """The window itself, drawn anew."""
@@ -242,7 +244,7 @@ class Loop:
         overlap, total = Overlap(self.head.classes), 0.0
         for key in keys:
             window = self.windows.get(key)
-            x, target = window.image[None].to(self.device).float(), window.target[None].to(self.device)
+            x, target = window.read()[None].to(self.device), window.target[None].to(self.device)
             logits = self.learner.logits(self.schedule.average, x)
             total += float(head_loss(logits, target, self.weights))
             overlap.add(logits, target)
@@ -264,11 +266,10 @@ class Loop:
             while len(pool) >= (max(MIXED_WINDOWS, self.settings.batch_size) if left else 1):
                 size = min(self.settings.batch_size, len(pool))
                 chosen = [pool.pop(int(rng.integers(len(pool)))) for _ in range(size)]
-                if self.in_blocks:
-                    chosen = [block for window in chosen for block in blocks_of(window, rng)]
+                shown = [(w, b) for w in chosen for b in (blocks_of(w, rng) if self.in_blocks else [EVERYTHING])]
                 yield (
-                    torch.stack([w.image for w in chosen]).to(self.device).float(),
-                    torch.stack([w.target for w in chosen]).to(self.device),
+                    torch.stack([window.read(block) for window, block in shown]).to(self.device),
+                    torch.stack([window.target[block] for window, block in shown]).to(self.device),
                 )
 
     def _tell(self, what: str, done: int, total: int, began: float, epochs_left: int = 0) -> None:

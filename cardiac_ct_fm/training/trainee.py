@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cardiac_ct_fm.heads import head_input
+from cardiac_ct_fm.heads import head_input, head_maps
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.training.objectives import keep_loss
 from cardiac_ct_fm.training.settings import Part
@@ -67,11 +67,11 @@ class HeadTrainee(Trainee):
         return result
 
     @torch.no_grad()
-    def features(self, image: Tensor) -> Tensor:
-        """What the head reads (C, X, Y, Z) of an image (1, X, Y, Z)."""
+    def features(self, image: Tensor) -> list[Tensor]:
+        """What the head reads of an image (1, X, Y, Z): maps (C, x, y, z) at their own resolution, the finest last."""
         x = image[None].to(next(self.model.parameters()).device)
-        read = head_input(self.model.config.head(self.head), self.model.decoder_maps(x), x)
-        return read[0].float().cpu()
+        parts = head_maps(self.model.config.head(self.head), self.model.decoder_maps(x), x)
+        return [part[0].float().cpu() for part in parts]
 
 
 class DecoderTrainee(Trainee):

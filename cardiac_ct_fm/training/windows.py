@@ -17,6 +17,7 @@ from torch import Tensor
 from cardiac_ct_fm.config import HeadConfig, IntensityConfig, LookConfig
 from cardiac_ct_fm.decode import SPHERE_RADIUS_MM
 from cardiac_ct_fm.geometry import FloatArray, Grid
+from cardiac_ct_fm.heads import EVERYTHING, Block, joined
 from cardiac_ct_fm.label_resampling import resample_label_map
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.preprocess import look_tensor
@@ -57,12 +58,19 @@ class Window:
     """One training example.
 
     Attributes:
-        image: (1, X, Y, Z) float32, normalised.
+        image: (1, X, Y, Z) float32, normalised; in half precision the finest of what a head reads, (C, X, Y, Z), where
+            the head is trained alone.
         target: (X, Y, Z) uint8, 0 is background.
+        wider: the coarser maps that such a head reads too, each at its own resolution.
     """
 
     image: Tensor
     target: Tensor
+    wider: tuple[Tensor, ...] = ()
+
+    def read(self, block: Block = EVERYTHING) -> Tensor:
+        """What the network is given, (C, X, Y, Z) float32, of all of the window or a block of it."""
+        return joined([part[None].float() for part in (*self.wider, self.image)], block)[0]
 
 
 class Targets:
@@ -162,11 +170,11 @@ def draw_window(
     return Window(image, targets.labels(grid))
 
 
-def blocks_of(window: Window, rng: np.random.Generator) -> list[Window]:
-    """Two blocks of a window, one on the tree (anywhere where there is none), one anywhere.
+def blocks_of(window: Window, rng: np.random.Generator) -> list[Block]:
+    """Where two blocks of a window lie: one on the tree (anywhere where there is none), one anywhere.
 
     Args:
-        window: its image may be the features of a trunk, (C, X, Y, Z).
+        window: the window.
         rng: everything random comes from here.
     """
     shape = np.array(window.target.shape)
@@ -179,7 +187,7 @@ def blocks_of(window: Window, rng: np.random.Generator) -> list[Window]:
             near = labelled[int(rng.integers(len(labelled)))] + rng.integers(-ON_TREE, ON_TREE + 1, 3)
             start = np.clip(near - edge // 2, 0, shape - edge)
         x, y, z = (slice(int(a), int(a + n)) for a, n in zip(start, edge, strict=True))
-        found.append(Window(window.image[:, x, y, z], window.target[x, y, z]))
+        found.append((x, y, z))
     return found
 
 
