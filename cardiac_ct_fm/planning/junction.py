@@ -39,6 +39,20 @@ that are not among the reported ones."""
 RAY_STEP = 5
 """Every fifth ray, 15° apart: half a commissure's width."""
 
+END_MM = 3.0
+"""The junction lies this far below the line's end at least: a bend is only seen from both sides."""
+
+BEND_ENDS_MM = 2.0 * BEND_MM
+"""Bends this close to an end of the line are the smoothing's: what lies beyond the end is not known."""
+
+MIN_SEEN = 0.85
+"""Share of the rays on which a ring has to lie within what is known of the line; the others, of a ring that leans over
+its end, are left out."""
+
+SURE = 3.0
+"""Standard errors by which the bends of a ring near the line's end have to lie above zero: below the end of the
+sinuses the largest of many rings' means is up to two, by noise alone."""
+
 SMOOTH_MM = 1.0
 WAIST_MM = 3.0
 """A narrowest level this close to the bend is the junction: a bend is known to about three times :data:`BEND_MM`."""
@@ -72,7 +86,7 @@ class Junction:
 
 
 def find_junction(s: FloatArray, radii: FloatArray, diameter: FloatArray, widest_mm: float) -> Junction | None:
-    """The junction above the widest level; None when the line ends while the root still tapers.
+    """The junction above the widest level; None when the line ends before the ring is surely seen.
 
     An aorta that is narrower farther up does not move it, as it would move the narrowest level.
 
@@ -84,8 +98,8 @@ def find_junction(s: FloatArray, radii: FloatArray, diameter: FloatArray, widest
     """
     even = np.arange(s[0], s[-1] + FINE_MM / 2.0, FINE_MM)
     near, far = STJ_BEYOND_MM
-    # A bend is only seen from both sides.
-    level = even[(even >= widest_mm + near) & (even <= min(widest_mm + far, even[-1] - 2.0 * BEND_MM))]
+    last = even[-1] - END_MM
+    level = even[(even >= widest_mm + near) & (even <= min(widest_mm + far, last))]
     if not len(level):
         return None
     rays = np.arange(0, RAYS, RAY_STEP)
@@ -98,7 +112,11 @@ def find_junction(s: FloatArray, radii: FloatArray, diameter: FloatArray, widest
     edge = lean @ np.stack([np.cos(RAY_ANGLES[rays]), np.sin(RAY_ANGLES[rays])])
     start = np.round((level - even[0]) / FINE_MM).astype(int)
     index = start[None, None, :] + np.round(edge / FINE_MM).astype(int)[:, :, None]
-    seen = bend[np.arange(len(rays))[None, :, None], np.clip(index, 0, len(even) - 1)].mean(axis=1)
+    ends = round(BEND_ENDS_MM / FINE_MM)
+    known = (index >= ends) & (index < len(even) - ends)
+    bends = np.where(known, bend[np.arange(len(rays))[None, :, None], np.clip(index, 0, len(even) - 1)], 0.0)
+    count = known.sum(axis=1)
+    seen = np.where(count >= MIN_SEEN * len(rays), bends.sum(axis=1) / np.maximum(count, 1), 0.0)
     radius = float(np.interp(0.0, s, diameter)) / 2.0
     likely = np.exp(-0.5 * ((level - STJ_RATIO * radius) / (STJ_RATIO_SD * radius)) ** 2)
     flat = np.exp(-0.5 * (np.hypot(lean[:, 0], lean[:, 1]) / LEAN_SD_MM) ** 2)
@@ -107,6 +125,11 @@ def find_junction(s: FloatArray, radii: FloatArray, diameter: FloatArray, widest
         return None
     best, at = np.unravel_index(int(np.argmax(score)), score.shape)
     kink, leans = float(level[at]), float(np.hypot(*lean[best]))
+    if kink > last - LEAN_MM:
+        own = bends[best, :, at][known[best, :, at]]
+        # At the last level the bend still grows: there is one farther up, beyond what the line shows.
+        if kink > last - FINE_MM or own.mean() < SURE * own.std() / np.sqrt(len(own)):
+            return None
     strong = level[score.max(axis=0) >= 0.5 * score.max()]
     sd = max(float(np.ptp(strong)), 1.0) / float(np.sqrt(12.0))
     if leans > WAIST_LEAN_MM:
