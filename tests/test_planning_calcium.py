@@ -118,6 +118,19 @@ def test_noise_makes_no_calcium(points):
     assert details["core_hu"] > details["threshold_hu"] == pytest.approx(450.0, abs=5.0)
 
 
+@pytest.mark.parametrize(("shift", "some"), [(-10.0, False), (10.0, True)])
+def test_a_nodule_that_just_reaches_the_threshold_or_just_does_not_is_doubted(points, shift, some):
+    """All of it counts, or nothing, and noise of 15 HU decides which."""
+    plain = render(ROOT.inside(), POSE, 1.0, half_extent=31, middle=(0, 0, 14), noise=15)
+    nodule = with_spheres(plain, at(START + 15, 9.0, 7.0), 2.6, 860.0)
+    near = np.linalg.norm(nodule.grid.points() - at(START + 15, 9.0, 7.0), axis=-1) < 5.0
+    options = PlanningOptions(samples=8, calcium_hu=float(nodule.data[near].max()) - shift)
+    m = measure(nodule, landmarks(points), options=options).measurements
+    for name in ("calcium_valve_mm3", "calcium_rcc_mm3"):
+        assert (m[name].value > 0.5 * sphere(2.6)) == some
+        assert m[name].uncertainty > 0.3 * sphere(2.6)
+
+
 def test_agatston_weights_and_slices():
     """Four lesions of 2 × 2 mm in one 3 mm slice, peaks in each density class, one too small to count."""
     image = np.zeros((20, 20, 3), np.float32)

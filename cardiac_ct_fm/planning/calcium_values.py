@@ -82,9 +82,12 @@ def calcium_values(
         sheet.miss(
             "calcium_threshold_hu", "not_found", Finding("no_threshold", "The label map was used whatever the HU.")
         )
-    deposits = find_deposits(image, grid, marked, core, line, blood_hu=lumen_hu if half else None, margin_hu=noise)
+    around = lumen_hu if half else None
+    deposits = find_deposits(image, grid, marked, core, line, blood_hu=around, margin_hu=noise)
+    # Which deposits there are hangs on the noise as much as how far they reach: a peak at the threshold is all or none.
+    others = [find_deposits(image, grid, marked, core + d, line, blood_hu=around) for d in (-noise, noise) if half]
     top = levels.stj.s_mm if levels.stj is not None else SINUS_HEIGHT_RATIO * annulus.circle_mm / 2.0
-    _volumes(sheet, annulus, doubt, line, deposits, noise, top, doubts, facts)
+    _volumes(sheet, annulus, doubt, line, deposits, others, noise, top, doubts, facts)
     if contrast:
         why = Finding("contrast_enhanced", "Agatston's score is defined for scans without contrast.")
         sheet.miss("calcium_agatston", "not_found", why)
@@ -157,12 +160,26 @@ def _volumes(
     doubt: Doubt,
     line: Centreline,
     deposits: Deposits,
+    others: Sequence[Deposits],
     noise: float,
     top: float,
     doubts: Sequence[Finding],
     facts: Mapping[str, Any],
 ) -> None:
-    """Volumes by zone and cusp; their doubt is what the noise does to the level and the points to the sectors."""
+    """Volumes by zone and cusp; their doubt is what the noise does to levels and cores, and the points to the sectors.
+
+    Args:
+        sheet: where they are entered.
+        annulus: its plane and hinge points.
+        doubt: drawn hinge points.
+        line: the centreline.
+        deposits: calcium of the root.
+        others: the same with the cores' threshold lower and higher by the noise; none where there are no cores.
+        noise: one standard deviation, HU.
+        top: upper end of the valve along the line, mm.
+        doubts: reasons to mark the volumes.
+        facts: told with every volume.
+    """
     band, depth = sheet.options.annulus_band_mm, sheet.options.lvot_calcium_mm
     zones = {"valve": (0.0, top), "annulus": (-band, band), "lvot": (-depth, 0.0)}
     for zone, (low, high) in zones.items():
@@ -170,12 +187,12 @@ def _volumes(
         if cut is not None:
             sheet.miss(f"calcium_{zone}_mm3", *cut)
             continue
-        amounts = [deposits.volume(shift, low, high) for shift in (-noise, 0.0, noise)]
-        sd = abs(amounts[0] - amounts[2]) / 2.0
+        by_level = [deposits.volume(shift, low, high) for shift in (-noise, noise)]
+        by_core = [other.volume(0.0, low, high) for other in others]
         sheet.put(
             f"calcium_{zone}_mm3",
-            amounts[1],
-            sd,
+            deposits.volume(0.0, low, high),
+            float(np.hypot(_half_range(by_level), _half_range(by_core))),
             doubts=doubts,
             details={**facts, "from_mm": low, "to_mm": round(high, 1)},
         )
@@ -185,16 +202,25 @@ def _volumes(
             sheet.miss(f"calcium_{cusp}_mm3", *cut)
         return
 
-    def shares(shift: float, hinges: FloatArray, normal: FloatArray) -> FloatArray:
-        return deposits.per_cusp(shift, 0.0, top, hinges.mean(axis=0), hinges, normal)
+    def shares(own: Deposits, shift: float, hinges: FloatArray, normal: FloatArray) -> FloatArray:
+        return own.per_cusp(shift, 0.0, top, hinges.mean(axis=0), hinges, normal)
 
-    amounts_by_cusp = shares(0.0, annulus.hinges, annulus.plane.normal)
-    by_noise = [shares(shift, annulus.hinges, annulus.plane.normal) for shift in (-noise, noise)]
+    here = annulus.hinges, annulus.plane.normal
+    amounts = shares(deposits, 0.0, *here)
+    levels_sd = _half_range([shares(deposits, shift, *here) for shift in (-noise, noise)])
+    cores_sd = _half_range([shares(other, 0.0, *here) for other in others])
     drawn = zip(doubt.hinges[:SECTOR_DRAWS], doubt.normals[:SECTOR_DRAWS], strict=True)
-    by_points = np.std([shares(0.0, hinges, normal) for hinges, normal in drawn], axis=0)
+    points_sd = np.std([shares(deposits, 0.0, hinges, normal) for hinges, normal in drawn], axis=0)
+    sd = np.sqrt(levels_sd**2 + cores_sd**2 + points_sd**2)
     for i, cusp in enumerate(CUSPS):
-        sd = float(np.hypot(abs(by_noise[0][i] - by_noise[1][i]) / 2.0, by_points[i]))
-        sheet.put(f"calcium_{cusp}_mm3", float(amounts_by_cusp[i]), sd, doubts=doubts, details=facts)
+        sheet.put(f"calcium_{cusp}_mm3", float(amounts[i]), float(sd[i]), doubts=doubts, details=facts)
+
+
+def _half_range(amounts: Sequence[float] | Sequence[FloatArray]) -> FloatArray:
+    """Half of what two amounts differ by: one standard deviation, as they are taken one below and one above; or 0."""
+    low, high = amounts or (0.0, 0.0)
+    result: FloatArray = np.abs(np.asarray(low) - np.asarray(high)) / 2.0
+    return result
 
 
 def _cut(line: Centreline, low: float, high: float) -> tuple[Status, Finding] | None:
