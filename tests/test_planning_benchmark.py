@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from recipes.benchmarks.planning import collect, finished, markdown, sources_id, summary, weights_id
+from recipes.benchmarks.planning import (
+    REPOSITORY,
+    SOURCES,
+    collect,
+    finished,
+    markdown,
+    sources_id,
+    summary,
+    weights_id,
+)
 
 
 def row(name, truth, value, seed=0):
@@ -26,14 +36,38 @@ def test_an_interrupted_last_line_is_cut_off_and_made_again(tmp_path):
     assert sorted(finished(file)) == [0, 1, 2]
 
 
-def test_rows_are_named_by_every_tensor_of_the_model_and_by_the_sources():
+def test_rows_are_named_by_every_tensor_of_the_model():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     before = weights_id(model)
     assert weights_id(model) == before
     with torch.no_grad():
         model[1].running_mean[0] += 1.0
     assert weights_id(model) != before
-    assert sources_id("true") == sources_id("true") != sources_id("predicted")
+
+
+@pytest.mark.parametrize("kind", ["true", "predicted"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "cardiac_ct_fm/planning/extent.py",
+        "cardiac_ct_fm/cohort/root.py",
+        "cardiac_ct_fm/result.py",
+        "cardiac_ct_fm/assets/cohort/templates.npz",
+        "recipes/benchmarks/planning_cases.py",
+    ],
+)
+def test_rows_are_named_by_every_file_that_makes_them(tmp_path, kind, path):
+    for source in {p for pattern in SOURCES[kind] for p in REPOSITORY.glob(pattern)}:
+        copy = tmp_path / source.relative_to(REPOSITORY)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(source.read_bytes())
+    before = sources_id(kind, tmp_path)
+    assert before == sources_id(kind)
+    (tmp_path / "cardiac_ct_fm" / "unrelated.txt").write_text("words", encoding="utf-8")
+    assert sources_id(kind, tmp_path) == before
+    with (tmp_path / path).open("ab") as stream:
+        stream.write(b"\n")
+    assert sources_id(kind, tmp_path) != before
 
 
 def test_what_true_points_make_right_is_not_called_passed():

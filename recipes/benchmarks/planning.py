@@ -33,12 +33,16 @@ BY_CONSTRUCTION = ("lca_height_mm", "rca_height_mm", "membranous_septum_length_m
 """What rests on the points alone: with true points it is right by construction, which passes no test."""
 
 CASES = ("recipes/benchmarks/planning_cases.py", "recipes/benchmarks/root_truth.py")
-MEASURING = ("planning/**/*.py", "cohort/**/*.py", "anatomy.py", "geometry.py", "landmark_io.py", "volume_io.py")
+PATIENTS = ("cardiac_ct_fm/assets/cohort/*.npz",)
+MEASURING = ("planning/**/*.py", "cohort/**/*.py", "anatomy.py", "geometry.py", "landmark_io.py", "result.py")
 SOURCES: dict[str, tuple[str, ...]] = {
-    "true": (*(f"cardiac_ct_fm/{path}" for path in MEASURING), *CASES),
-    "predicted": ("cardiac_ct_fm/**/*.py", *CASES),
+    "true": (*(f"cardiac_ct_fm/{path}" for path in (*MEASURING, "volume_io.py")), *PATIENTS, *CASES),
+    "predicted": ("cardiac_ct_fm/**/*.py", *PATIENTS, *CASES),
 }
-"""The files, below the repository, that rows of either kind of landmarks depend on."""
+"""The files, below the repository, that rows of either kind of landmarks depend on. What only writes files or words an
+error changes no number."""
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def _cusps(kind: str) -> tuple[str, ...]:
@@ -187,9 +191,8 @@ def finished(file: Path) -> dict[int, list[Row]]:
     return {rows[0]["seed"]: rows for rows in patients}
 
 
-def sources_id(kind: str) -> str:
-    """Version of the package and a hash of the sources that rows of a kind of landmarks depend on."""
-    root = Path(__file__).resolve().parents[2]
+def sources_id(kind: str, root: Path = REPOSITORY) -> str:
+    """Version of the package and a hash of the files below ``root`` that rows of a kind of landmarks depend on."""
     digest = hashlib.sha256()
     for path in sorted(p for pattern in SOURCES[kind] for p in root.glob(pattern)):
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
