@@ -19,9 +19,7 @@ LEAK = 0.01
 
 READ_MAPS = slice(1, 3)
 """Decoder maps that hidden layers read: those at half and quarter resolution, which show more of the surroundings than
-the finest. Coronary arteries of 6 held-out digital patients, heads of 12 patients after 100 updates: Dice 0.37 with
-these, 0.36 with the finest and the next, 0.20 to 0.26 with the finest alone; the image beside them each time."""
-
+the finest. Chosen after one trial on digital patients; ``docs/finetuning.md`` records it and what it does not show."""
 
 Block = tuple[slice, slice, slice]
 EVERYTHING: Block = (slice(None), slice(None), slice(None))
@@ -107,8 +105,10 @@ def _finer(coarse: Tensor, size: tuple[int, ...], ranges: Sequence[tuple[int, in
         near.append(slice(low, high))
         within.append(slice(begin - low * times, end - low * times))
         target.append((high - low) * times)
-    fine = F.interpolate(coarse[(..., *near)], size=target, mode="trilinear", align_corners=False)
-    return fine[(..., *within)]
+    x, y, z = near
+    fine = F.interpolate(coarse[:, :, x, y, z], size=target, mode="trilinear", align_corners=False)
+    x, y, z = within
+    return fine[:, :, x, y, z]
 
 
 def copy_decoder(backbone: Backbone) -> nn.ModuleList:
