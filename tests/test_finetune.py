@@ -222,7 +222,41 @@ def test_maps_are_kept_at_their_own_resolution_and_give_the_same_head_as_maps_th
         assert same(logits(other.model), logits(kept.model))
 
 
-@pytest.mark.parametrize("part", ["head", "decoder"])
+def test_hidden_layers_change_the_head_and_nothing_of_what_it_is_shown(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[torch.Tensor, list[float]]] = []
+    seen: list[torch.Tensor] = []
+    loss, features = loop.head_loss, HeadTrainee.features
+
+    def watched(logits: torch.Tensor, target: torch.Tensor, weights: list[float], *thin: bool) -> torch.Tensor:
+        if thin:  # an update; validation does without
+            shown.append((target, weights))
+        return loss(logits, target, weights, *thin)
+
+    monkeypatch.setattr(HeadTrainee, "features", lambda own, image: seen.append(image) or features(own, image))
+    monkeypatch.setattr(loop, "head_loss", watched)
+    batches, images = {}, {}
+    for hidden, thin in ((0, True), (4, True), (0, False), (4, False)):
+        settings = dataclasses.replace(SETTINGS, hidden=hidden, thin=thin, epochs=1, patch=40)
+        finetune(trunk(), data, "ventricle", settings=settings)
+        batches[hidden, thin], images[hidden, thin] = list(shown), list(seen)
+        shown.clear(), seen.clear()
+    for thin in (True, False):
+        assert all(torch.equal(a, b) for a, b in zip(images[0, thin], images[4, thin], strict=True))
+        for (a, first), (b, second) in zip(batches[0, thin], batches[4, thin], strict=True):
+            assert torch.equal(a, b)
+            assert first == second
+    assert {(*y.shape[1:], *w) for y, w in batches[0, True]} == {(BLOCK, BLOCK, BLOCK, 1.0, 1.0)}
+    assert all(y.shape[1:] == (40, 40, 40) and w[1] > 1.0 for y, w in batches[0, False])
+    pairs = zip(images[0, True], images[0, False], strict=True)
+    alike = [torch.equal(a, b) for a, b in pairs]
+    assert alike == [True, False] * (PATIENTS - 1) + [True, True], (
+        "a tree's first window and validation stay as they are"
+    )
+
+
+@pytest.mark.parametrize("part", ["head", "decoder", "all"])
 def test_a_head_with_hidden_layers_is_learned_and_travels_like_any_other(
     part: str, data: Path, tmp_path: Path, trunk_folder: Path
 ) -> None:
@@ -232,8 +266,11 @@ def test_a_head_with_hidden_layers_is_learned_and_travels_like_any_other(
     head = result.model.config.head("ventricle")
     assert (head.hidden, head.own_decoder) == (4, part == "decoder")
     history = result.standing.history
-    if part == "head":  # the windows of a decoder are drawn anew for each epoch, so two losses are not comparable
+    if part == "head":  # other windows are drawn anew for each epoch, so two losses are not comparable
         assert history[-1]["train_loss"] < history[0]["train_loss"]
+    if part == "all":
+        assert same(logits(ccf.from_pretrained(result.path)), logits(result.model))
+        return
     loaded = ccf.from_pretrained(trunk_folder, heads=["heart", "hps", result.path])
     assert same(logits(loaded), logits(result.model))
     loaded.save_pretrained(tmp_path / "whole")

@@ -110,8 +110,10 @@ class Windows:
         order = self.sources[key.part].keys.index(key.scan)
         rng = np.random.default_rng([self.settings.seed, part, key.epoch, order, key.number])
         look = self.looks[key.number % len(self.looks)]
-        # Windows that are kept are seen again and again: those of a hidden head as they are, and turned and varied.
-        vary = key.part == "training" and (self.cache is None or (self.head.hidden > 0 and key.number > 0))
+        # A window that is kept looks the same in every epoch. Most heads learn from windows as prediction sees them;
+        # of a thin tree only the first window of a scan is so, and its others are turned, scaled and varied.
+        kept_as_it_is = self.cache is not None and not (self.settings.thin_head(self.head.name) and key.number > 0)
+        vary = key.part == "training" and not kept_as_it_is
         return draw_window(targets, look, self.settings.patch, self.learner.model.config.intensity, rng, vary=vary)
 
     def _targets(self, key: WindowKey) -> Targets:
@@ -205,7 +207,7 @@ class Loop:
             if key.part == "training":
                 voxels += np.bincount(target.numpy().ravel(), minlength=len(voxels))
             self._tell("reading scans", done, len(keys), began)
-        # Half of the blocks lie on the tree: with weights on top of that three voxels were found for each true one.
+        # Half of the blocks lie on the tree, so it is not rare there (docs/finetuning.md has the trial).
         self.weights = [1.0] * len(voxels) if self.in_blocks else class_weights([int(n) for n in voxels])
 
     def _epoch(self) -> None:

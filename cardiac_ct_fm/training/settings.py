@@ -19,11 +19,11 @@ digital patients stood still after 50 updates with 1e-1); the paper trained its 
 
 
 HIDDEN_RATE = 1e-2
-"""Learning rate of a head with hidden layers on a trunk that does not change."""
+"""Learning rate of a head with hidden layers on a trunk that does not change; chosen, no other was compared."""
 
 HIDDEN_CHANNELS = 16
-"""Channels of the hidden layers that heads of thin trees get: the last layer alone, a 1×1×1 convolution on 24 channels,
-found no coronary arteries of digital patients (Dice 0.02) on any trunk."""
+"""Channels of the hidden layers that heads of thin trees get; chosen. ``docs/finetuning.md`` records what was tried and
+what the last layer alone finds."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class FinetuneSettings:
         batch_size: windows per update.
         validation: share of patients set aside where the data list has no validation scans; 0 for none.
         patience: epochs without a better validation Dice after which training stops.
-        thin: whether centrelines count (clDice); None: for coronaries.
+        thin: whether the head is a thin tree, None: coronaries are. Centrelines count then (clDice), and with
+            ``train="head"`` blocks of windows are learned, all but a scan's first window varied, without class
+            weights; ``hidden`` has no part in that.
         cache_gb: size of the cache of features on disk (``train="head"``).
         seed: of everything random.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -111,7 +113,7 @@ class FinetuneSettings:
         return ("detail",) if self.thin_head(head) else ("heart", "root")
 
     def thin_head(self, head: str) -> bool:
-        """Whether centrelines count for a head."""
+        """Whether a head is a thin tree."""
         from cardiac_ct_fm.training.metrics import is_thin
 
         return is_thin(head) if self.thin is None else self.thin
