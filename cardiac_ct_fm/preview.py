@@ -280,7 +280,8 @@ def _frame(
         for text in legend.get_texts():
             text.set(color=INK, fontsize=10)
     missing = [n for n, m in landmarks.items() if m.ras_mm is None]
-    empty = [k.name for k in shown.layers if k.head != "heart" and not k.mask.any()]
+    # The heart's own findings say what of it is missing; a valve without calcium is healthy.
+    empty = [k.name for k in shown.layers if k.head not in ("heart", "calc") and not k.mask.any()]
     notes = [f"Not found: {', '.join(missing + empty)}."] if missing or empty else []
     if plan is not None and set(HINGE_POINTS) & landmarks.keys():
         notes += [f.message for f in plan.findings]

@@ -171,6 +171,12 @@ def test_points_that_were_not_asked_for_are_not_said_to_be_missing(scan):
     assert "annulus contour" not in {text.get_text() for text in figure.legends[0].get_texts()}
 
 
+def test_a_valve_without_calcium_is_no_failure(scan, points):
+    maps = {"heart": chambers(scan), "calc": np.zeros(scan.data.shape, np.uint8), "coronaries": tree(scan) * 0}
+    figure = draw_preview(scan, points, maps, None, {})
+    assert any("Not found: RCA, Coronary." in text.get_text() for text in figure.texts)
+
+
 def test_points_of_ones_own_are_drawn_and_listed(scan, tmp_path):
     apex = {"Apex": Landmark("Apex", True, tuple(scan.grid.centre_ras), 0.9), "Base": Landmark.missing("Base")}
     figure = draw_preview(scan, apex, {}, None, {})
