@@ -5,9 +5,9 @@
     python -m recipes.benchmarks.coronaries --out docs/coronaries --trunk "transformer=cardiac_swin_tiny" \
         --trunk "federated U-Net=cardiac_unet_small=average.safetensors"
 
-``--hidden 0`` is the paper's experiment, the last convolution alone; the default is the head that ``finetune`` gives
-coronaries. ``--reduced`` asks less: 5, 10 and 20 labelled scans, 6 held-out patients, fewer updates, about 15 CPU
-minutes.
+``--hidden 0`` is the paper's experiment, the last convolution alone, on the same windows, blocks and updates, with its
+own learning rate; the default is the head that ``finetune`` gives coronaries. ``--reduced`` asks less: 5, 10 and 20
+labelled scans, 6 held-out patients, fewer updates.
 
 A trunk is ``NAME=SOURCE``; a source is what ``from_pretrained`` takes, ``ARCHITECTURE=weights.safetensors``, or
 ``random:ARCHITECTURE``. Heads learn on digital patients that no trunk has seen and are measured on others, over the
@@ -42,7 +42,7 @@ from cardiac_ct_fm.tensor_files import read_tensors
 from cardiac_ct_fm.training.digital import digital_source
 from cardiac_ct_fm.training.finetune import finetune
 from cardiac_ct_fm.training.metrics import cldice, dice
-from cardiac_ct_fm.training.scans import LabelledScan, ScanSource
+from cardiac_ct_fm.training.scans import LabelledScan
 from cardiac_ct_fm.training.settings import HIDDEN_CHANNELS, FinetuneSettings
 from cardiac_ct_fm.training.statistics import interval, mean, paired_test
 from recipes.benchmarks.heldout import load
@@ -73,12 +73,20 @@ def trunk_of(source: str) -> CardiacCTModel:
     return create_model(name, seed=0).eval() if kind == "random" else load(source)
 
 
-def trained(trunk: CardiacCTModel, scans: ScanSource, folder: Path, updates: int, hidden: int) -> Path:
-    """The head file of a head that learned on these scans; one that is there already is not learned again."""
+def home_of(trunk: CardiacCTModel, work: Path) -> Path:
+    """The folder of a trunk's heads and of what was measured on it."""
+    return work / f"{trunk.config.name}-{trunk.trunk_sha256()[:12]}"
+
+
+def trained(trunk: CardiacCTModel, count: int, work: Path, updates: int, hidden: int) -> Path:
+    """The file of a head that learned on so many scans; one that is there already is not learned again."""
+    numbers = f"{LABELLED_FROM}-{LABELLED_FROM + count - 1}"
+    scans = digital_source(numbers, strength=STRENGTH, shape=SHAPE, cache=work / "scans")
     steps = -(-len(scans.keys) * WINDOWS // 2)
     settings = FinetuneSettings(
         epochs=-(-updates // steps), hidden=hidden, windows=WINDOWS, validation=0.0, cache_gb=8.0
     )
+    folder = home_of(trunk, work) / f"{count}-{updates}-{hidden}"
     result = finetune(trunk, {"training": scans}, HEAD, out=folder, settings=settings)
     assert result.path is not None
     return result.path
@@ -119,18 +127,15 @@ def experiment(
     hidden: int = HIDDEN_CHANNELS,
 ) -> dict[str, Any]:
     """All trunks, all numbers of labelled scans; plain JSON types."""
-    cache = work / "scans"
-    test = digital_source(f"0-{held_out - 1}", strength=STRENGTH, shape=SHAPE, cache=cache)
+    test = digital_source(f"0-{held_out - 1}", strength=STRENGTH, shape=SHAPE, cache=work / "scans")
     found: dict[str, Any] = {}
     values: dict[str, dict[str, np.ndarray[Any, Any]]] = {}
     for name, source in trunks.items():
         trunk = trunk_of(source)
-        home = work / f"{trunk.config.name}-{trunk.trunk_sha256()[:12]}"
+        home = home_of(trunk, work)
         files = {}
         for count in labelled:
-            scans = f"{LABELLED_FROM}-{LABELLED_FROM + count - 1}"
-            learned_on = digital_source(scans, strength=STRENGTH, shape=SHAPE, cache=cache)
-            files[count] = trained(trunk, learned_on, home / f"{count}-{updates}-{hidden}", updates, hidden)
+            files[count] = trained(trunk, count, work, updates, hidden)
             print(f"{name}: head of {count} scans", flush=True)
         model = with_heads(trunk, files, hidden)
         rows = []
@@ -146,8 +151,6 @@ def experiment(
         figures: dict[str, dict[str, Any]] = {
             n: {m: _figures(v[:, i]) for i, m in enumerate(("dice", "cldice"))} for n, v in values[name].items()
         }
-        for n, file in files.items():
-            figures[f"{n}"]["head_file"] = str(file)
         found[name] = {**_about(trunk, source), "labelled": figures}
     last, first = f"{max(labelled)}", next(iter(values))
     measures = tuple(enumerate(("dice", "cldice")))
@@ -268,12 +271,13 @@ def main() -> None:
     began = time.process_time()
     size = REDUCED if args.reduced else FULL
     labelled, held_out = sorted(args.labelled or size["labelled"]), args.held_out or size["held_out"]
-    result = experiment(trunks, labelled, held_out, args.work, args.updates or size["updates"], args.hidden)
+    updates = args.updates or size["updates"]
+    result = experiment(trunks, labelled, held_out, args.work, updates, args.hidden)
     if args.scan is not None:
         name = next(iter(trunks))
         picture = args.out.with_name(f"{args.out.name}_real_scan.png")
-        file = Path(result["trunks"][name]["labelled"][f"{labelled[-1]}"]["head_file"])
-        result["real_scan"] = {"scan": args.scan.name, "head": name, "mL": show(trunks[name], file, args.scan, picture)}
+        head = trained(trunk_of(trunks[name]), labelled[-1], args.work, updates, args.hidden)
+        result["real_scan"] = {"scan": args.scan.name, "head": name, "mL": show(trunks[name], head, args.scan, picture)}
     spent = args.work / "cpu_seconds.json"
     before = json.loads(spent.read_text())["cpu_seconds"] if spent.exists() else 0.0
     write_json(spent, {"cpu_seconds": before + time.process_time() - began})
