@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,6 +20,8 @@ from cardiac_ct_fm.planning import PlanningOptions, measure
 from cardiac_ct_fm.planning.catalogue import CATALOGUE
 from cardiac_ct_fm.planning.flags import find_flags
 from cardiac_ct_fm.report import DISCLAIMER, write_report
+from cardiac_ct_fm.report.figures import calcium_rule
+from cardiac_ct_fm.report.page import build_page
 from cardiac_ct_fm.report.pictures import draw_pictures
 from cardiac_ct_fm.result import Measurement
 
@@ -114,6 +117,19 @@ def test_every_measurement_is_listed_with_value_doubt_and_definition(page, plan)
     assert f"{area.value:.0f}" in text and f"± {area.uncertainty:.0f}" in text
     assert "Tzikas et al." in text
     assert plan.views["three_cusp"].text in text
+
+
+def test_calcium_says_beside_its_number_what_was_counted(page, plan, scan):
+    html = page.read_text(encoding="utf-8")
+    assert plan.measurements["calcium_valve_mm3"].value > 0.0
+    assert html.count("deposits from 850 HU, to half-way") >= 3  # key figure, table, picture
+    assert "--calcium-extent threshold" in html
+    row = plan.measurements["calcium_valve_mm3"]
+    counted = replace(row, details=row.details | {"extent": "threshold"})
+    assert calcium_rule(counted) == "voxels from 850 HU"
+    assert "Valve calcium, voxels from 850 HU" in build_page(
+        scan, plan, plan.measurements | {row.name: counted}, [], {}, []
+    )
 
 
 def test_pictures_show_what_was_found_and_are_described(page, plan, scan):

@@ -45,6 +45,7 @@ def measure(
     supine: options.Supine = None,
     valve: options.Valve = "unknown",
     calcium: options.Calcium = "fixed",
+    calcium_extent: options.CalciumExtent = "half",
     json_output: options.Json = False,
 ) -> int:
     """Measure again with points that were corrected, for example in 3D Slicer. No network runs.
@@ -71,7 +72,7 @@ def measure(
     if labels is not None:
         _add_labels(prediction, labels)
         prediction.run["segmentation"] = str(labels)
-    choices = options.planning_options(supine, valve, calcium)
+    choices = options.planning_options(supine, valve, calcium, calcium_extent)
     folder = write_outputs(prediction, out / case_name(image.resolve()), choices)
     if json_output:
         row = {"name": volume.name, "source": str(image), "folder": str(folder), "status": "done"}

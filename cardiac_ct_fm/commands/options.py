@@ -86,11 +86,27 @@ Calcium = Annotated[
 ]
 
 
-def planning_options(supine: bool | None, valve: str, calcium: str) -> PlanningOptions:
+CalciumExtent = Annotated[
+    Literal["half", "threshold"],
+    typer.Option(
+        "--calcium-extent",
+        help="How far calcium goes: half-way to what lies around it (nearer to how much there is, but larger at 850 HU "
+        "than published volumes and not comparable with them), or voxels at the threshold, as published.",
+        rich_help_panel=MEASURE_PANEL,
+    ),
+]
+
+
+def planning_options(supine: bool | None, valve: str, calcium: str, extent: str) -> PlanningOptions:
     """The choices about measurements as the library takes them."""
     from cardiac_ct_fm.planning import PlanningOptions
 
-    return PlanningOptions(supine=supine, valve=valve, calcium_threshold=calcium)  # type: ignore[arg-type]
+    return PlanningOptions(
+        supine=supine,
+        valve=valve,  # type: ignore[arg-type]
+        calcium_threshold=calcium,  # type: ignore[arg-type]
+        calcium_extent=extent,  # type: ignore[arg-type]
+    )
 
 
 def split_names(values: Sequence[str] | None) -> list[str] | None:

@@ -69,6 +69,7 @@ def predict(
     supine: options.Supine = None,
     valve: options.Valve = "unknown",
     calcium: options.Calcium = "fixed",
+    calcium_extent: options.CalciumExtent = "half",
     json_output: options.Json = False,
     quiet: Annotated[
         bool,
@@ -101,7 +102,7 @@ def predict(
     def write(prediction: Prediction, folder: Path) -> None:
         from cardiac_ct_fm.outputs import write_outputs
 
-        write_outputs(prediction, folder, options.planning_options(supine, valve, calcium))
+        write_outputs(prediction, folder, options.planning_options(supine, valve, calcium, calcium_extent))
 
     names = options.split_names(heads)
     single = len(cases) == 1

@@ -30,6 +30,7 @@ from cardiac_ct_fm.render2d import (
     outline,
     show_scan,
 )
+from cardiac_ct_fm.result import Measurement
 
 RING = "#7df0c8"
 LEVELS = {
@@ -212,3 +213,13 @@ def jpeg(figure: Figure) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="jpeg", facecolor=SHADE, pil_kwargs=JPEG)
     return stream.getvalue()
+
+
+def calcium_rule(row: Measurement) -> str:
+    """What was counted as calcium, in the words that stand beside its volume."""
+    facts = row.details
+    if facts["extent"] == "label":
+        return "all of the label map"
+    if facts["extent"] == "threshold":
+        return f"voxels from {facts['threshold_hu']:.0f} HU"
+    return f"deposits from {facts['core_hu']:.0f} HU, to half-way"

@@ -12,7 +12,7 @@ from cardiac_ct_fm.anatomy import UNITS
 from cardiac_ct_fm.planning.catalogue import CATALOGUE, Spec
 from cardiac_ct_fm.planning.flags import Flag, State, find_flags
 from cardiac_ct_fm.planning.measure import Plan
-from cardiac_ct_fm.report.figures import Picture
+from cardiac_ct_fm.report.figures import Picture, calcium_rule
 from cardiac_ct_fm.report.plots import clock_plot, profile_plot, s_curve_plot
 from cardiac_ct_fm.result import Measurement
 from cardiac_ct_fm.volume_io import Volume
@@ -54,6 +54,9 @@ NOTES = (
      "edge, from noise and blur. It does not cover a point that was placed on the wrong structure."),
     ("Status.", "“low confidence” is a number that a person has to look at first; “not measured” and “scan ends” have "
      "no number, and the reason stands beside them. Nothing is filled in."),
+    ("Calcium “to half-way”", "means from deposits that reach the threshold to half-way to what lies around them. "
+     "That is nearer to how much there is. Published volumes count voxels above a threshold and are smaller at 850 HU: "
+     "run with “--calcium-extent threshold” to compare with them."),
     ("Between readers", "is how far two people differ on the same measurement, with its source below the table."),
     ("Wrong point?", "Correct it in 3D Slicer (landmarks.mrk.json) or in a text editor (landmarks.json) and run "
      "“cardiac-ct-fm measure SCAN --landmarks EDITED -o OUT”: every number is made again, without the network."),
@@ -149,10 +152,11 @@ def _cards(measurements: Mapping[str, Measurement]) -> str:
         if row is None:
             continue
         note = "" if row.status == "ok" else f'<span class="chip {row.status}">{STATUS_TEXT[row.status]}</span>'
+        title += f", {calcium_rule(row)}" if row.value is not None and "extent" in row.details else ""
         number = f'<span class="number">{shown(row)}</span>'
         number += f'<span class="unit">{_unit(row)}</span>' if row.value is not None else ""
         cards.append(
-            f'<div class="card"><span class="title">{title}</span><span class="figure">{number}</span>'
+            f'<div class="card"><span class="title">{escape(title)}</span><span class="figure">{number}</span>'
             f'<span class="doubt">{doubt(row)}</span>{note}</div>'
         )
     return f'<section class="cards" aria-label="Key figures">{"".join(cards)}</section>'
@@ -230,6 +234,8 @@ def _table(measurements: Mapping[str, Measurement]) -> str:
             number = sources.setdefault(str(human["source"]), len(sources) + 1)
             limit = f"{escape(str(human['text']))} <sup>{number}</sup>"
         text = _reason(row) if row.status != "ok" else spec.definition
+        if row.value is not None and row.unit == "mm3" and "extent" in row.details:
+            text += f" Here {calcium_rule(row)}."
         chip = "" if row.status == "ok" else f'<span class="chip {row.status}">{STATUS_TEXT[row.status]}</span>'
         unit = f'<span class="unit">{_unit(row)}</span>' if row.value is not None else ""
         groups.setdefault(spec.group, []).append(

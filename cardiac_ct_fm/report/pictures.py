@@ -12,7 +12,7 @@ from cardiac_ct_fm.planning.centreline import Section
 from cardiac_ct_fm.planning.measure import Plan
 from cardiac_ct_fm.planning.planes import Sampler, unit
 from cardiac_ct_fm.render2d import INK, View, closed, draw_curve, draw_points, draw_scale, outline, window_for
-from cardiac_ct_fm.report.figures import LEVELS, RING, SIDE_IN, Picture, Scene, bare, blank, jpeg
+from cardiac_ct_fm.report.figures import LEVELS, RING, SIDE_IN, Picture, Scene, bare, blank, calcium_rule, jpeg
 from cardiac_ct_fm.volume_io import Volume
 
 SPAN_MM = 60.0
@@ -120,10 +120,8 @@ def calcium_map(scene: Scene) -> Picture | None:
         draw_points(ax, view, {n: scene.plan.points.ras[n] for n in HINGE_POINTS}, size=30.0)
 
     cusps = ", ".join(f"{c.upper()} {scene.said(f'calcium_{c}_mm3')}" for c in ("rcc", "lcc", "ncc"))
-    threshold = row.details["threshold_hu"]
-    what = "deposits that reach" if row.details["extent"] == "half" else "voxels from"
-    rule = "the label map's calcium" if threshold is None else f"{what} {threshold:.0f} HU"
-    text = f"Brightest voxels between annulus and junction; coloured by cusp: {rule} of the root. {cusps}."
+    rule = calcium_rule(row)
+    text = f"Brightest voxels between annulus and junction; coloured by cusp: calcium of the root, {rule}. {cusps}."
     return Picture("calcium", "Valve calcium along the axis", text, scene.one(view, SPAN_MM, draw))
 
 
