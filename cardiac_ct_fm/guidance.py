@@ -8,13 +8,15 @@ import cc3d
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 
 from cardiac_ct_fm.anatomy import HEADS, HEART_LABELS, HINGE_POINTS
 from cardiac_ct_fm.components import labels_at_edge, largest_regions, voxel_counts
 from cardiac_ct_fm.decode import decode_landmarks
-from cardiac_ct_fm.geometry import FloatArray
+from cardiac_ct_fm.geometry import FloatArray, Grid
+from cardiac_ct_fm.label_resampling import resample_label_map
 from cardiac_ct_fm.looks import Answer
-from cardiac_ct_fm.result import Prediction
+from cardiac_ct_fm.result import LabelMap, Prediction
 
 CHAMBERS: tuple[str, ...] = ("Myo", "LA", "LV", "RA", "RV")
 
@@ -33,6 +35,10 @@ STRAY_PERCENT = 0.2
 
 AROUND_MM = 12.0
 """Room around that box: coronary arteries run on the chambers, at most a fat layer and a lumen away from them."""
+
+TREE_MM = 15.0
+"""Coronary arteries lie no further than this from chambers and muscle (at most 14.3 mm in 6 digital patients); vessels
+further away are none."""
 
 EDGE_MM = 2.0
 """A structure that comes closer than this to the edge of the scan is said to be cut off."""
@@ -101,6 +107,22 @@ def chambers_box(seen: Answer) -> tuple[FloatArray, FloatArray] | None:
     where = seen.grid.world(voxels)
     low, high = np.percentile(where, STRAY_PERCENT, axis=0), np.percentile(where, 100 - STRAY_PERCENT, axis=0)
     return (low + high) / 2, high - low + 2 * AROUND_MM
+
+
+def near_chambers(labels: LabelMap, grid: Grid, seen: Answer) -> LabelMap:
+    """What of a thin tree's labels lies within :data:`TREE_MM` of chambers or muscle; all of it where there are none.
+
+    Args:
+        labels: (X, Y, Z) uint8 on ``grid``.
+        grid: their lattice.
+        seen: the heart look, with logits of ``heart``.
+    """
+    values = [HEART_LABELS[c] for c in CHAMBERS]
+    chambers = largest_regions(np.isin(seen.logits["heart"].argmax(0).cpu().numpy(), values).astype(np.uint8)) > 0
+    if not chambers.any():
+        return labels
+    near = ndimage.distance_transform_edt(~chambers, sampling=seen.grid.spacing) <= TREE_MM
+    return labels * resample_label_map(near.astype(np.uint8), seen.grid, grid)
 
 
 def cut_off(pred: Prediction) -> list[str]:

@@ -22,7 +22,7 @@ from cardiac_ct_fm.config import LookConfig, LookName
 from cardiac_ct_fm.decode import decode_landmarks, largest_components
 from cardiac_ct_fm.errors import ImageError, UnknownNameError, UsageError
 from cardiac_ct_fm.geometry import FloatArray, Grid
-from cardiac_ct_fm.guidance import CHAMBERS, chambers_box, cut_off, root_boundary, root_centre
+from cardiac_ct_fm.guidance import CHAMBERS, chambers_box, cut_off, near_chambers, root_boundary, root_centre
 from cardiac_ct_fm.image_checks import image_warnings
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.looks import Answer, answer, window_grid, windows
@@ -52,10 +52,8 @@ MARGIN_MM = 12.0
 MAX_HEART_MM = 240.0
 """Longest heart look along any axis; heart, ascending aorta and pulmonary trunk of the largest digital patients fit."""
 
-
 RECENTRE_MM = 8.0
 """A root look whose hinge points lie further than this from where it was aimed is taken again, once."""
-
 
 ROOT_MM = 80.0
 """Edge length of the lattice around the root. Windows of 64 mm are averaged over eight places in it; one of 96 mm holds
@@ -254,6 +252,8 @@ class Predictor:
                 pred.landmarks |= {k: _inside(v, pred.grid) for k, v in decoded.items()}
             else:
                 labels = label_map(own, name, pred.grid)
+                if any(look.name == "detail" and name in look.heads for look in self.model.config.looks):
+                    labels = near_chambers(labels, pred.grid, answers[0])
                 pred.label_maps[name] = largest_components(labels) if name == "heart" else labels
 
     def _run(

@@ -21,10 +21,14 @@ from small_models import small_config
 from tiny_finder import save_finder
 
 import cardiac_ct_fm as ccf
+from cardiac_ct_fm.anatomy import HEART_LABELS
 from cardiac_ct_fm.config import BackboneConfig, LookConfig
 from cardiac_ct_fm.exchange import export_bundle
+from cardiac_ct_fm.geometry import Grid
+from cardiac_ct_fm.guidance import TREE_MM, near_chambers
 from cardiac_ct_fm.heads import READ_MAPS
 from cardiac_ct_fm.inference import Predictor
+from cardiac_ct_fm.looks import Answer
 from cardiac_ct_fm.training import loop
 from cardiac_ct_fm.training.finetune import FinetuneResult, finetune
 from cardiac_ct_fm.training.objectives import class_weights, soft_cldice
@@ -348,6 +352,21 @@ def test_coronaries_are_read_at_the_finest_spacing_all_over_the_heart(patients: 
     assert [look["spacing_mm"] for look in seen] == [4.0, 2.0]
     extent = np.ptp(np.argwhere(pred.mask("Coronary")), axis=0) * 4.0
     assert (extent > 1.5 * model.config.look("root").extent_mm).all()
+
+
+def test_a_tree_far_from_all_chambers_is_none_of_the_hearts() -> None:
+    look = Grid.centred((10.0, 0.0, 0.0), 2.0, (50, 50, 50))
+    far = np.linalg.norm(look.points() - np.array([10.0, 0.0, 0.0]), axis=-1)
+    heart = torch.zeros(8, *look.shape)
+    heart[HEART_LABELS["LV"]] = torch.from_numpy(np.where(far < 20.0, 5.0, -5.0))
+    scan = Grid.centred((0.0, 0.0, 0.0), 1.0, (120, 70, 70))
+    found = np.ones(scan.shape, np.uint8)
+    kept = near_chambers(found, scan, Answer(look, {"heart": heart})) > 0
+    distance = np.linalg.norm(scan.points() - np.array([10.0, 0.0, 0.0]), axis=-1) - 20.0
+    assert kept[distance < TREE_MM - 4.0].all()
+    assert not kept[distance > TREE_MM + 4.0].any()
+    nothing = Answer(look, {"heart": torch.zeros(8, *look.shape)})
+    assert near_chambers(found, scan, nothing).all(), "without chambers nobody knows what is far from them"
 
 
 def test_class_weights_grow_with_rarity_up_to_a_limit() -> None:
