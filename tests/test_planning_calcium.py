@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from analytic_solids import Pose, RootPhantom, hinge_points, landmarks, render, rotation, with_spheres
+from scipy import ndimage
 
+from cardiac_ct_fm.commands.options import planning_options
 from cardiac_ct_fm.geometry import Grid
 from cardiac_ct_fm.planning import PlanningOptions, measure
 from cardiac_ct_fm.planning.calcium import agatston
@@ -81,6 +85,21 @@ def test_threshold_is_recorded_and_changes_the_volume(scan, points, plan):
     details = adaptive.measurements["calcium_valve_mm3"].details
     assert details["lumen_hu"] == pytest.approx(350.0, abs=5.0)
     assert details["noise_hu"] == pytest.approx(15.0, abs=5.0)
+
+
+def test_volumes_as_published_are_asked_for_by_name(scan, points):
+    """A voxel counts where it reaches the threshold: blur lifts blood around the deposits above blood + 100 HU."""
+    data = ndimage.gaussian_filter(scan.data.astype(np.float32), 0.6 / 0.7)
+    blurred = Volume(data, scan.affine, scan.source, scan.facts)
+    volumes = {}
+    for extent in ("half", "threshold"):
+        options = replace(planning_options(None, "unknown", "lumen", extent), samples=8)
+        plan = measure(blurred, landmarks(points), options=options)
+        row = plan.measurements["calcium_valve_mm3"]
+        assert row.details["extent"] == extent
+        assert extent == "half" or (plan.deposits.hu >= row.details["threshold_hu"] - 0.1).all()
+        volumes[extent] = row.value
+    assert volumes["threshold"] > 1.1 * volumes["half"]
 
 
 def test_label_map_decides_what_is_valve_calcium(scan, points):
