@@ -57,7 +57,7 @@ _SLICE = "Lumen perpendicular to the centreline"
 _CIRCLE = "diameter of the circle of equal area."
 _LVOT = (
     f"{_SLICE}, 4 mm below the annulus (3–5 mm by convention), drawn convex. On digital patients its area comes out "
-    "16 % too small; the standard deviation covers that."
+    "about a tenth too small; the standard deviation covers that."
 )
 _CHORD = "Deepest point of the sinus through the centroid to the opposite wall."
 _HEIGHT = "Signed distance of the landmark from the annulus plane, toward the aorta."
@@ -143,7 +143,7 @@ _GROUPS: dict[str, tuple[_Row, ...]] = {
         ("carm_cusp_overlap_cran_deg", "Cusp-overlap view, CRAN (+) / CAUD (−)", _OVERLAP, None),
     ),
     "Calcium": (
-        ("calcium_threshold_hu", "Threshold", "Deposits that reach it count, to half-way to their surroundings.", None),
+        ("calcium_threshold_hu", "Threshold", "What reaches it is calcium; each volume tells how far that goes.", None),
         ("calcium_valve_mm3", "Valve", "Annulus plane to the junction, in the lumen and its wall.", None),
         ("calcium_rcc_mm3", "Right cusp", _CUSP, None),
         ("calcium_lcc_mm3", "Left cusp", _CUSP, None),

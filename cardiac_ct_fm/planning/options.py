@@ -26,7 +26,9 @@ class PlanningOptions:
         calcium_threshold: ``fixed`` (``calcium_hu``), ``lumen`` (median of the blood + ``calcium_above_lumen_hu``) or
             ``label`` (all that the calcium label map marks, whatever its HU).
         calcium_extent: how far a deposit that reaches the threshold goes: ``half`` (half-way between it and what lies
-            around it, whatever the blur) or ``threshold`` (voxels at the threshold, as published volumes are counted).
+            around it, whatever the blur) or ``threshold`` (voxels at the threshold, as published volumes are counted,
+            with which ``half`` is not comparable). ``half`` is the default because it is nearer to how much there is
+            (digital patients, ``docs/planning.md``).
         calcium_hu: 850 HU, the fixed threshold for contrast CT.
         calcium_above_lumen_hu: 100 HU, the adaptive one.
         agatston_hu: 130 HU, Agatston's threshold in scans without contrast.
