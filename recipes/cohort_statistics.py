@@ -189,6 +189,8 @@ def plot(rows: dict[str, dict[str, list[float]]], path: Path) -> None:
         axes.set_yticks([])
         axes.spines[["top", "right", "left"]].set_visible(False)
     figure.axes[0].legend(fontsize=8, frameon=False)
+    for unused in figure.axes[len(MEASURES) :]:
+        unused.set_axis_off()
     figure.savefig(path, dpi=110)
 
 
