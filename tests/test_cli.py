@@ -344,7 +344,13 @@ def test_an_interrupted_batch_keeps_what_is_whole_and_leaves_nothing_half_writte
     for k in range(40):
         os.link(small_scan, scans / f"s{k:02d}.nii.gz")
     command = [sys.executable, "-m", "cardiac_ct_fm", "predict", scans, "-o", tmp_path / "out", "-m", finder]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    before = signal.signal(
+        number, signal.SIG_DFL
+    )  # tests that run in the background ignore Ctrl-C, and children inherit it
+    try:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(number, before)
     deadline = time.monotonic() + 120
     while not (tmp_path / "out" / "s00" / "run.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
