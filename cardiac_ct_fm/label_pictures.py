@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from cardiac_ct_fm.anatomy import HEADS, HEART_LABELS, heads_in_order
 from cardiac_ct_fm.geometry import FloatArray, Grid
 from cardiac_ct_fm.planning.planes import Sampler, unit
-from cardiac_ct_fm.render2d import FRONT, LEFT, SHADE, View
+from cardiac_ct_fm.render2d import FRONT, LEFT, View, bare_panel
 
 OWN_COLOURS = ("#a6ff4d", "#4dfff3", "#ff4dd2", "#ffe9b0", "#b3c7ff", "#ff8f6b")
 """Colours of classes that the vocabulary does not know, in turn: bright, and none of the vocabulary's."""
@@ -113,13 +113,7 @@ def show_silhouettes(ax: Axes, layers: Sequence[Layer], view: View, width_mm: fl
         alpha = np.where(depth > 0, 0.65 + 0.35 * (1 - np.exp(-depth / 3.0)), 0.0)
         pixels = np.concatenate([np.broadcast_to(to_rgb(layer.colour), (*depth.shape, 3)), alpha[..., None]], axis=-1)
         ax.imshow(pixels, extent=extent, interpolation="nearest", zorder=3)
-    ax.set_xlim(extent[:2])
-    ax.set_ylim(extent[2:])
-    ax.set_facecolor(SHADE)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    bare_panel(ax, extent)
 
 
 def _shadow(layer: Layer, view: View, width_mm: float, height_mm: float, pixel_mm: float) -> FloatArray:

@@ -139,6 +139,11 @@ def show_scan(
     pixels = np.mean([image(points + step * view.toward_viewer) for step in steps], axis=0)
     extent = (-width_mm / 2, width_mm / 2, -height_mm / 2, height_mm / 2)
     ax.imshow(pixels, cmap="gray", vmin=window[0], vmax=window[1], extent=extent, interpolation="bilinear")
+    bare_panel(ax, extent)
+
+
+def bare_panel(ax: Axes, extent: tuple[float, float, float, float]) -> None:
+    """Make a panel a dark picture of ``extent`` (left, right, bottom, top in mm), without ticks and frame."""
     ax.set_xlim(extent[:2])
     ax.set_ylim(extent[2:])
     ax.set_facecolor(SHADE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 import cardiac_ct_fm as ccf
 from cardiac_ct_fm.config import BackboneConfig, HeadConfig, LookConfig, ModelConfig
 
@@ -23,3 +25,8 @@ def small_config(kind: str = "residual u-net", name: str = "small") -> ModelConf
 
 def small_model(kind: str = "residual u-net", seed: int = 0, name: str = "small") -> ccf.CardiacCTModel:
     return ccf.create_model(small_config(kind, name), seed=seed).eval()
+
+
+def image() -> torch.Tensor:
+    """The same noise (1, 1, 32, 32, 32) every time."""
+    return torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))

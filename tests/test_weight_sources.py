@@ -7,16 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_models import BACKBONES, small_model
+from small_models import BACKBONES, image, small_model
 
 import cardiac_ct_fm as ccf
 from cardiac_ct_fm.config import ModelConfig
 from cardiac_ct_fm.registry import MODELS_VARIABLE
 from cardiac_ct_fm.weights import resolve, sha256_of
-
-
-def image() -> torch.Tensor:
-    return torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture

@@ -9,14 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import BACKBONES, small_model
+from small_models import BACKBONES, image, small_model
 
 import cardiac_ct_fm as ccf
 from cardiac_ct_fm.weights import sha256_of
-
-
-def image() -> torch.Tensor:
-    return torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
