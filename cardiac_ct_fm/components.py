@@ -51,10 +51,14 @@ def largest_regions(labels: LabelMap) -> LabelMap:
 
 
 def voxel_counts(labels: LabelMap) -> npt.NDArray[np.int64]:
-    """(256,) how many voxels carry each value; slice by slice, because counting widens what it counts to 64 bits."""
+    """(256,) how many voxels carry each value; one comparison per value that occurs, in the box that holds labels."""
     counts = np.zeros(256, np.int64)
-    for k in range(labels.shape[2]):
-        counts += np.bincount(labels[..., k].ravel(order="K"), minlength=256)
+    box = occupied_box(labels)
+    if box is not None:
+        inner = labels[box]
+        for value in range(1, int(inner.max()) + 1):
+            counts[value] = np.count_nonzero(inner == value)
+    counts[0] = labels.size - counts.sum()
     return counts
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cardiac_ct_fm import anatomy
+from cardiac_ct_fm.components import occupied_box
 from cardiac_ct_fm.errors import DataError, UnknownNameError
 from cardiac_ct_fm.files import atomic_folder, write_json
 from cardiac_ct_fm.geometry import Grid
@@ -147,8 +148,12 @@ class Prediction:
         values = label_values({head: self.classes[head] for head in heads})
         labels = np.zeros(self.grid.shape, np.uint8, order="F")
         for head in heads:
+            box = occupied_box(self.label_maps[head])
+            if box is None:
+                continue
+            own, part = self.label_maps[head][box], labels[box]
             for number, name in enumerate(self.classes[head], start=1):
-                np.copyto(labels, np.uint8(values[head, name]), where=self.label_maps[head] == number)
+                np.copyto(part, np.uint8(values[head, name]), where=own == number)
         return labels, {value: name for (_, name), value in values.items()}
 
     def save(self, folder: str | Path, extras: Iterable[Callable[[Prediction, Path], None]] = ()) -> Path:

@@ -27,6 +27,7 @@ from cardiac_ct_fm.model import create_model
 from cardiac_ct_fm.training.looks import CohortLooks, LookPlan
 from cardiac_ct_fm.training.losses import partial_label_loss
 from recipes.poorer_cohorts import WITHOUT
+from recipes.turned_roots import turned_roots
 
 torch.multiprocessing.set_sharing_strategy("file_system")
 
@@ -65,7 +66,9 @@ def main() -> None:
     for name in ("locate", "heart", "root"):
         parser.add_argument(f"--{name}-window", type=int, nargs="+", default=[48, 64], help="drawn evenly per look")
     parser.add_argument("--start-from", type=Path, help="weights (safetensors) to start from, for a new schedule")
-    parser.add_argument("--without", choices=list(WITHOUT), help="leave a part of the cohort out, for an ablation")
+    cohort = parser.add_mutually_exclusive_group()
+    cohort.add_argument("--without", choices=list(WITHOUT), help="leave a part of the cohort out, for an ablation")
+    cohort.add_argument("--turned-roots", action="store_true", help="turn half of the aortic roots beyond anatomy")
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--skip", type=int, default=0, help="patients to skip when a new schedule starts")
     args = parser.parse_args()
@@ -93,7 +96,7 @@ def main() -> None:
     windows = {name: tuple(getattr(args, f"{name}_window")) for name in names}
     plan = LookPlan(dict(zip(names, args.share, strict=True)), windows)
     config = model.config
-    draw = WITHOUT[args.without] if args.without else None
+    draw = turned_roots if args.turned_roots else WITHOUT.get(args.without)
     looks = CohortLooks(config.looks, config.intensity, plan, args.seed, start=args.skip + step, draw=draw)
     loader = DataLoader(
         looks, batch_size=1, num_workers=args.workers, collate_fn=collate, prefetch_factor=8,

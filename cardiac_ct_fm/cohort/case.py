@@ -10,7 +10,7 @@ from torch import Tensor
 from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.cohort.heart import LA, MYO, RV, DigitalHeart, build_heart
 from cardiac_ct_fm.cohort.image import ScannerParameters, acquire, draw_scanner, field_of_view
-from cardiac_ct_fm.cohort.patient import Sex, draw_patient
+from cardiac_ct_fm.cohort.patient import Patient, Sex, draw_patient
 from cardiac_ct_fm.cohort.render import Look, render
 from cardiac_ct_fm.cohort.surroundings import SurroundingsParameters, background, draw_surroundings
 from cardiac_ct_fm.cohort.thorax import HeartExtent
@@ -86,7 +86,11 @@ def draw_case(seed: int, sex: Sex | None = None, *, strength: float = 1.0, devic
     Raises:
         ConfigError: a parameter is out of its range.
     """
-    patient = draw_patient(seed, sex, strength=strength)
+    return case_of(draw_patient(seed, sex, strength=strength), seed, strength=strength, device=device)
+
+
+def case_of(patient: Patient, seed: int, *, strength: float = 1.0, device: torch.device | str = "cpu") -> Case:
+    """Put a patient on the table: surroundings and scanner of ``seed``; arguments as in :func:`draw_case`."""
     heart = build_heart(patient)
     rng = torch.Generator().manual_seed(seed * 7919 + 17)
     surroundings = draw_surroundings(rng, patient.sex, _extent(heart), patient.blood["PA"])

@@ -15,7 +15,7 @@ from scipy import ndimage
 from cardiac_ct_fm.geometry import FloatArray, Grid
 from cardiac_ct_fm.planning.centreline import Centreline
 from cardiac_ct_fm.planning.contours import RAYS
-from cardiac_ct_fm.planning.extent import edge_level
+from cardiac_ct_fm.planning.extent import AROUND_MM, REACH_MM, edge_level
 
 WALL_MM = 2.0
 """Calcium this far outside of the lumen's contour still belongs to the root: the thickness of its wall."""
@@ -23,8 +23,8 @@ WALL_MM = 2.0
 LABEL_REACH_MM = 6.0
 """The same where a label map says that it is valve calcium: bulky nodules push the contour."""
 
-REACH_MM = 50.0
-"""Half edge of the box around the annulus in which calcium is looked for."""
+ROOM_MM = LABEL_REACH_MM + 2.0 + 2.0 * REACH_MM + 3.0 * AROUND_MM
+"""Calcium is looked for this far around the root's contours: their reach, and the surroundings of what lies there."""
 
 AGATSTON_SLICE_MM = 3.0
 AGATSTON_MIN_AREA_MM2 = 1.0
@@ -106,12 +106,15 @@ def nearest_cusp(
     return result
 
 
-def root_box(centre: FloatArray, grid: Grid) -> tuple[tuple[slice, slice, slice], Grid] | None:
-    """The voxels within :data:`REACH_MM` of a point and their grid, or None when there are none."""
-    middle = grid.voxel(centre)
-    reach = REACH_MM / np.asarray(grid.spacing)
-    low = np.maximum(np.floor(middle - reach), 0).astype(int)
-    high = np.minimum(np.ceil(middle + reach) + 1, grid.shape).astype(int)
+def root_box(line: Centreline, grid: Grid) -> tuple[tuple[slice, slice, slice], Grid] | None:
+    """The voxels within :data:`ROOM_MM` of the root's contours and their grid, or None when there are none."""
+    rims = [section.contour.plane.world(section.contour.xy) for section in line.sections]
+    if not rims:
+        return None
+    lowest, highest = np.min(np.concatenate(rims), axis=0) - ROOM_MM, np.max(np.concatenate(rims), axis=0) + ROOM_MM
+    corners = grid.voxel(np.stack(np.meshgrid(*zip(lowest, highest, strict=True), indexing="ij"), -1).reshape(8, 3))
+    low = np.maximum(np.floor(corners.min(axis=0)), 0).astype(int)
+    high = np.minimum(np.ceil(corners.max(axis=0)) + 1, grid.shape).astype(int)
     if (high <= low).any():
         return None
     box = (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))

@@ -45,8 +45,8 @@ def calcium_values(
         The calcium of the root at or above the threshold, and its mm³ per 30° around the annulus (see
         :meth:`Deposits.clock`); None when it was not measured.
     """
-    found = root_box(annulus.plane.origin, volume.grid)
-    if line is None or not line.sections or levels is None or found is None:
+    found = None if line is None else root_box(line, volume.grid)
+    if line is None or levels is None or found is None:
         why = Finding("no_centreline", "Without the lumen's contours it is unknown which calcium is the valve's.")
         sheet.miss_all("calcium_", "not_found", why)
         return None, None

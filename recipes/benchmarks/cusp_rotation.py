@@ -1,0 +1,92 @@
+"""Does the network look at the leaflets? How far its hinge points follow cusps that are turned beyond anatomy.
+
+    python -m recipes.benchmarks.cusp_rotation --model cardiac_swin_tiny --n 8
+
+Each digital patient is rendered as he is, and with cusps, septum and ostia turned about the root's axis; only the root
+look is predicted, aimed at the true root. A network that reads the leaflets follows by 1.0 degree per degree, one that
+knows only the usual orientation by 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import numpy as np
+import torch
+
+from cardiac_ct_fm.anatomy import HEADS, HINGE_POINTS
+from cardiac_ct_fm.cohort.case import Case
+from cardiac_ct_fm.guidance import ROOT_ABOVE_MM
+from cardiac_ct_fm.model import CardiacCTModel
+from cardiac_ct_fm.preprocess import normalise
+from recipes.benchmarks.heldout import load
+from recipes.turned_roots import turned
+
+WINDOW = 64
+RCC, LCC, NCC = (HINGE_POINTS.index(name) for name in ("RCC", "LCC", "NCC"))
+
+
+@torch.inference_mode()
+def hinge_points(model: CardiacCTModel, case: Case) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Predicted hinge points (3, 3), body mm: means of the network's probability, in a look at the true root."""
+    look = next(look for look in model.config.looks if look.name == "root")
+    true = torch.stack([case.heart.landmarks[k] for k in HINGE_POINTS]).mean(0)
+    centre = true + torch.tensor([0.0, 0.0, ROOT_ABOVE_MM])
+    hu, _ = case.look(centre, look.spacing_mm, (WINDOW, WINDOW, WINDOW), 0)
+    probability = model(normalise(hu, model.config.intensity)[None, None], heads=["hps"])["hps"].softmax(1)[0]
+    grid = case.grid(centre, look.spacing_mm, (WINDOW, WINDOW, WINDOW))
+    names = HEADS["hps"].classes
+    points = []
+    for name in HINGE_POINTS:
+        weight = probability[1 + names.index(name)] ** 2
+        points.append((grid * weight[..., None]).sum((0, 1, 2)) / weight.sum())
+    return torch.stack(points).double().numpy()
+
+
+def turn_error_deg(case: Case, predicted: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    """How far the predicted points are turned against the true ones about the normal toward the aorta, degrees."""
+    true = torch.stack([case.heart.landmarks[k] for k in HINGE_POINTS]).double().numpy()
+    a, b = true - true.mean(0), predicted - predicted.mean(0)
+    normal = np.cross(a[NCC] - a[RCC], a[LCC] - a[RCC])
+    normal /= np.linalg.norm(normal)
+    return float(
+        np.degrees(np.arctan2((np.cross(a, b) @ normal).sum(), (a * b).sum() - ((a @ normal) * (b @ normal)).sum()))
+    )
+
+
+def main() -> None:
+    """Measure and print; see the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", nargs="+", required=True)
+    parser.add_argument("--n", type=int, default=8, help="held-out patients, from seed 0 on")
+    parser.add_argument("--turns", type=float, nargs="+", default=(-30.0, 0.0, 30.0), help="degrees")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cases = {(seed, turn): turned(seed, turn, {}) for seed in range(args.n) for turn in args.turns}
+    for name in args.model:
+        model = load(name)
+        rows = []
+        for (seed, turn), case in cases.items():
+            predicted = hinge_points(model, case)
+            true = torch.stack([case.heart.landmarks[k] for k in HINGE_POINTS]).double().numpy()
+            rows.append(
+                (seed, turn, turn_error_deg(case, predicted), float(np.linalg.norm(true - predicted, axis=1).mean()))
+            )
+        table = np.array(rows)
+        own = np.array([table[(table[:, 0] == s) & (table[:, 1] == 0.0), 2].mean() for s in table[:, 0]])
+        follow = 1 + np.polyfit(table[:, 1], table[:, 2] - own, 1)[0]
+        if args.json:
+            print(json.dumps({"model": name, "follow": follow, "rows": rows}))
+            continue
+        print(f"{name}: follows by {follow:.2f} deg/deg over {args.n} patients")
+        for turn in args.turns:
+            of = table[table[:, 1] == turn]
+            angle = f"{of[:, 2].mean():+.1f} ± {of[:, 2].std():.1f} deg"
+            print(f"  turned {turn:+.0f}: error about the axis {angle}, points {of[:, 3].mean():.1f} mm")
+
+
+if __name__ == "__main__":
+    main()
