@@ -7,6 +7,7 @@ overlapping windows are averaged with weights that fall to their rims.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import product
 
@@ -54,7 +55,7 @@ def answer(
     look: LookConfig,
     grid: Grid,
     heads: Sequence[str],
-    autocast: Callable[[], torch.autocast],
+    autocast: Callable[[], AbstractContextManager[object]],
     progress: Callable[[], None] | None = None,
 ) -> Answer:
     """Run the network over ``grid`` in windows of the look's size.
