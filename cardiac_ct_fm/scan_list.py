@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from cardiac_ct_fm.errors import ImageError
-from cardiac_ct_fm.result import COMPLETE_MARKER
+from cardiac_ct_fm.result import RESULT_FILES
 from cardiac_ct_fm.volume_io import NIFTI_ENDINGS, case_name
 
 _DICOM_PREAMBLE, _DICOM_MAGIC = 128, b"DICM"
@@ -34,8 +35,8 @@ def list_cases(sources: Sequence[str | Path], series: str | None = None) -> list
     """One case per scan, in the order given; folders in the order of their names.
 
     A folder is searched to its end: every NIfTI file and every folder with DICOM files in it is a scan of its own. A
-    series that is spread over several folders is one scan. Folders of results (with ``run.json``) and hidden files
-    are passed by. What does not exist is listed all the same, so that reading it says so.
+    series that is spread over several folders is one scan. Results (:data:`cardiac_ct_fm.result.RESULT_FILES`) and
+    hidden files are passed by. What does not exist is listed all the same, so that reading it says so.
 
     Args:
         sources: files and folders.
@@ -66,9 +67,9 @@ def _in_folder(folder: Path, series: str | None) -> list[Case]:
         return [whole]
     found = [Case(_relative(scan, folder), scan) for scan in scans]
     for places, uid in _series_folders(dicom):
-        source = Path(os.path.commonpath(places)) if len(places) > 1 else places[0]
-        chosen = uid if len(places) > 1 else series
-        found.append(whole if source == folder else Case(_relative(source, folder), source, chosen))
+        source = Path(os.path.commonpath(places))
+        name = whole.name if source == folder else _relative(source, folder)
+        found.append(Case(name, source, series or (uid if len(places) > 1 else None)))
     return sorted(found, key=lambda case: case.name)
 
 
@@ -76,12 +77,13 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Folders and their files, in order, without hidden ones and without results."""
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        if COMPLETE_MARKER not in files:
-            yield Path(place), [Path(place, f) for f in sorted(files) if not f.startswith(".")]
+        yield Path(place), [Path(place, f) for f in sorted(files) if not f.startswith(".") and f not in RESULT_FILES]
 
 
 def _is_dicom(file: Path) -> bool:
-    """Whether a file says that it is DICOM."""
+    """Whether a file says that it is DICOM; the index of a medium (``DICOMDIR``) has no image."""
+    if file.name == "DICOMDIR":
+        return False
     try:
         with file.open("rb") as stream:
             stream.seek(_DICOM_PREAMBLE)
@@ -119,13 +121,31 @@ def _relative(source: Path, folder: Path) -> str:
 
 
 def _named_apart(cases: list[Case]) -> list[Case]:
-    """The same cases; equal names (in any case of letters) get the names of their parent folders in front."""
-    for depth in range(1, max((len(c.source.resolve().parts) for c in cases), default=0)):
-        names = [c.name.casefold() for c in cases]
-        if len(set(names)) == len(names):
-            break
+    """The same cases; equal names (in any case of letters) are told apart.
+
+    Series of one folder get the end of their UID behind the name, others the names of their parent folders in front.
+    """
+    places = [case.source.resolve() for case in cases]
+    series: dict[Path, list[str]] = {}
+    for case, place in zip(cases, places, strict=True):
+        series.setdefault(place, []).append(case.series or "")
+    cases = [
+        replace(c, name=f"{c.name}-{_end(c.series, series[place])}") if c.series and len(series[place]) > 1 else c
+        for c, place in zip(cases, places, strict=True)
+    ]
+    for depth in range(max((len(place.parts) for place in places), default=0)):
+        names = Counter(c.name.casefold() for c in cases)
         cases = [
-            replace(c, name=f"{c.source.resolve().parents[depth - 1].name}-{c.name}") if names.count(n) > 1 else c
-            for c, n in zip(cases, names, strict=True)
+            replace(c, name="-".join([*place.parts[1:][-2 - depth : -1 - depth], c.name]))
+            if names[c.name.casefold()] > 1
+            else c
+            for c, place in zip(cases, places, strict=True)
         ]
     return cases
+
+
+def _end(uid: str, all_of_them: Sequence[str]) -> str:
+    """The shortest ending of a series UID, in whole numbers, that no other one has."""
+    numbers = uid.split(".")
+    ends = (".".join(numbers[-n:]) for n in range(1, len(numbers)))
+    return next((end for end in ends if sum(other.endswith(f".{end}") for other in all_of_them) == 1), uid)

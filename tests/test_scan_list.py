@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+from itertools import islice
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from cardiac_ct_fm.errors import ImageError
@@ -33,7 +34,17 @@ def test_a_folder_is_searched_to_its_end_and_keeps_its_order(tmp_path: Path) -> 
 
 def test_results_are_no_scans(tmp_path: Path) -> None:
     touch(tmp_path / "ct.nii.gz", tmp_path / "out" / "ct" / "segmentation.nii.gz", tmp_path / "out" / "ct" / "run.json")
+    touch(tmp_path / "killed" / "segmentation.nii.gz")
     assert names(list_cases([tmp_path])) == ["ct"]
+
+
+def test_a_list_stays_the_same_when_results_lie_beside_the_scans(dicom_folder: Path, tmp_path: Path) -> None:
+    for patient in ("anna", "berta"):
+        slices(dicom_folder, tmp_path / patient, uid=f"1.2.{len(patient)}")
+    before = list_cases([tmp_path])
+    touch(*(tmp_path / case.name / "run.json" for case in before), tmp_path / "anna" / "segmentation.nii.gz")
+    assert list_cases([tmp_path]) == before
+    assert names(before) == ["anna", "berta"]
 
 
 def test_the_same_scan_given_twice_is_one_case(tmp_path: Path) -> None:
@@ -61,25 +72,47 @@ def test_a_dicom_folder_is_one_case(dicom_folder: Path) -> None:
     assert chosen.series == "12"
 
 
-def test_patients_in_folders_of_their_own_are_cases_of_their_own(dicom_folder: Path, tmp_path: Path) -> None:
-    import pydicom
-
-    first = sorted(p for p in dicom_folder.rglob("*") if p.is_file())[:4]
-    for patient in ("anna", "berta"):
-        for path in first:
+def slices(source: Path, *folders: Path, uid: str) -> None:
+    """Two slices of the real series in each folder, under another series UID."""
+    files = iter(sorted(source.glob("*.dcm")))
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in islice(files, 2):
             header = pydicom.dcmread(path)
-            header.SeriesInstanceUID = "1.2.3" if patient == "anna" else "1.2.4"
-            (tmp_path / patient / "CT").mkdir(parents=True, exist_ok=True)
-            header.save_as(tmp_path / patient / "CT" / path.name)
+            header.SeriesInstanceUID = uid
+            header.save_as(folder / path.name)
+
+
+def test_patients_in_folders_of_their_own_are_cases_of_their_own(dicom_folder: Path, tmp_path: Path) -> None:
+    slices(dicom_folder, tmp_path / "anna" / "CT", uid="1.2.3")
+    slices(dicom_folder, tmp_path / "berta" / "CT", uid="1.2.4")
     touch(tmp_path / "carla.nii.gz")
     assert names(list_cases([tmp_path])) == ["anna/CT", "berta/CT", "carla"]
 
 
 def test_a_series_spread_over_folders_is_one_case(dicom_folder: Path, tmp_path: Path) -> None:
-    for number, path in enumerate(sorted(p for p in dicom_folder.rglob("*") if p.is_file())[:6]):
-        part = tmp_path / "study" / f"part{number % 2}"
-        part.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, part)
-    (case,) = list_cases([tmp_path])
-    assert case.source == tmp_path / "study"
-    assert case.series
+    slices(dicom_folder, *(tmp_path / "study" / f"part{number}" for number in range(3)), uid="1.2.3")
+    assert list_cases([tmp_path]) == [Case("study", tmp_path / "study", "1.2.3")]
+
+
+@pytest.mark.parametrize("depth", ["", "p1"])
+def test_two_series_spread_over_parts_of_one_folder_are_told_apart_by_their_uids(
+    dicom_folder: Path, tmp_path: Path, depth: str
+) -> None:
+    home = tmp_path / "study" / depth
+    slices(dicom_folder, home / "1", home / "2", uid="1.2.5.7")
+    slices(dicom_folder, home / "3", home / "4", uid="1.2.6.7")
+    slices(dicom_folder, tmp_path / "study" / "p2", uid="1.2.8")
+    name = depth or "study"
+    assert sorted(list_cases([tmp_path / "study"]), key=lambda case: case.source.name == "p2") == [
+        Case(f"{name}-5.7", home, "1.2.5.7"),
+        Case(f"{name}-6.7", home, "1.2.6.7"),
+        Case("p2", tmp_path / "study" / "p2"),
+    ]
+
+
+def test_the_index_of_a_medium_is_no_scan(dicom_folder: Path, tmp_path: Path) -> None:
+    slices(dicom_folder, tmp_path / "images" / "1", uid="1.2.3")
+    slices(dicom_folder, tmp_path / "images" / "2", uid="1.2.4")
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    assert names(list_cases([tmp_path])) == ["images/1", "images/2"]
