@@ -6,9 +6,11 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cardiac_ct_fm.errors import ConfigError
+from cardiac_ct_fm.training.statistics import paired_test
 from recipes.federated_distillation.__main__ import main
 from recipes.federated_distillation.comparison import Comparison
 from recipes.federated_distillation.comparison_table import collect, compare, markdown
@@ -76,6 +78,40 @@ def test_questions_are_answered_on_pairs_of_the_same_patients(comparison: Compar
     assert all(t["p"] <= t["p_holm"] <= 1 for t in tests)
     text = markdown(compare(comparison))
     assert "| FedUNet, all heads | 1.50 / 2.00 / 3.00 |" in text and "1/5" in text
+
+
+def one_test(tmp_path: Path, federated: list[float | None], own: list[float | None]) -> tuple[dict, str]:
+    """The test of a federated against a local U-Net on one point of many patients, and its line in the table."""
+    comparison = Comparison(TABLE, tmp_path, print)
+    for method, step, errors in (("fedavg", "fedavg", federated), ("local", "local-site-1", own)):
+        scores = {f"patient{i}": points(e) for i, e in enumerate(errors)}
+        write(comparison, method, step, {"site-1": scores})
+    result = json.loads(json.dumps(compare(comparison), allow_nan=False))
+    return result["tests"][0], markdown(result).splitlines()[-1]
+
+
+def test_where_failures_decide_the_table_says_which_way(tmp_path: Path) -> None:
+    near: list[float | None] = [1.0 + i / 100 for i in range(12)]
+    test, line = one_test(tmp_path / "better", near, [None] * 12)
+    assert test["better"] == test["first"] == "FedUNet, all heads"
+    assert "| -∞ (-∞…-∞) | < 0.001 | < 0.001 | FedUNet, all heads |" in line
+    test, line = one_test(tmp_path / "worse", [None] * 12, near)
+    assert test["better"] == test["second"]
+    assert "| +∞ (+∞…+∞) |" in line
+
+
+def test_no_method_is_called_better_where_the_median_difference_says_nothing(tmp_path: Path) -> None:
+    lost: list[float | None] = [None] * 21
+    test, line = one_test(tmp_path, [*[1.0] * 10, *lost[10:]], lost)
+    assert (test["median_difference"], test["direction"], test["better"]) == (0.0, 0, None)
+    assert test["p_holm"] < 0.01
+    assert line.endswith("not shown |")
+
+
+def test_as_many_failures_of_one_as_of_the_other_have_no_median_difference() -> None:
+    found = paired_test(np.array([1.0, math.inf]), np.array([math.inf, 1.0]))
+    assert (found.difference, found.interval) == (None, (-math.inf, math.inf))
+    assert paired_test(np.array([1.0, 2.0, 3.0]), np.full(3, math.inf)).difference == -math.inf
 
 
 def test_only_digital_sites_are_compared_because_real_ones_send_no_single_patient(tmp_path: Path) -> None:

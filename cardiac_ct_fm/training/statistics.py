@@ -30,11 +30,11 @@ _FAR = 1e12
 
 
 def quantile(values: FloatArray, q: float) -> FloatArray:
-    """Quantile along the last axis: NaN left out, inf the worst value; NaN where nothing was asked."""
-    finite = np.where(np.isinf(values), _FAR, values)
+    """Quantile along the last axis: NaN left out, inf the worst value, -inf the best; NaN where nothing was asked."""
+    finite = np.clip(values, -_FAR, _FAR)
     empty = np.asarray(np.isnan(finite).all(-1))
     result = np.nanquantile(np.where(empty[..., None], 0.0, finite), q, axis=-1)
-    result = np.where(result >= _FAR / 1e6, np.inf, result)
+    result = np.where(np.abs(result) >= _FAR / 1e6, np.copysign(np.inf, result), result)
     return np.where(empty, np.nan, result)
 
 
@@ -90,8 +90,9 @@ class PairedTest:
 
     Attributes:
         pairs: patients on which both were asked.
-        difference: median of the patients' differences; None where a failure of one model decides it.
-        interval: bootstrap interval of that median; an end is None where failures reach it.
+        difference: median of the patients' differences, ±inf where failures of one model decide it; None without
+            patients, or where failures of one model and of the other share the middle.
+        interval: bootstrap interval of that median; an end is ±inf where failures reach it.
         p: two-sided p of Wilcoxon's signed-rank test.
         p_holm: the same, corrected for all tests of the family.
         direction: 1 where the first model's values are larger, -1 where smaller: the sign of the rank sum that p
@@ -100,18 +101,17 @@ class PairedTest:
 
     pairs: int
     difference: float | None
-    interval: tuple[float | None, float | None] | None
+    interval: tuple[float, float] | None
     p: float
     p_holm: float | None = None
     direction: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        ends = None if self.interval is None else list(self.interval)
+        """Plain JSON types; what is infinite is None."""
         return {
             "pairs": self.pairs,
-            "median_difference": self.difference,
-            "interval": ends,
+            "median_difference": _finite(self.difference),
+            "interval": None if self.interval is None else [_finite(end) for end in self.interval],
             "p": self.p,
             "p_holm": self.p_holm,
         }
@@ -121,7 +121,8 @@ def paired_test(first: FloatArray, second: FloatArray, *, seed: int = 0) -> Pair
     """Wilcoxon's signed-rank test on patients' values, larger is worse or better alike.
 
     Ranks take failures as they are: a patient in whom one model alone failed has the largest difference of all, one in
-    whom both failed has none. Ties of zero are split (Pratt).
+    whom both failed has none. Patients without a difference are ranked as well, and their ranks are split evenly between
+    the two signs (scipy's ``zsplit``).
 
     Args:
         first: (patients,) values of one model; NaN not asked, inf failed.
@@ -145,26 +146,29 @@ def paired_test(first: FloatArray, second: FloatArray, *, seed: int = 0) -> Pair
         direction = int(np.sign(rank_sum)) if np.sign(rank_sum) == np.sign(np.median(ranked)) else 0
     if not len(ranked):
         return PairedTest(0, None, None, p)
-    middle = _signed_median(difference)
+    middle = float(_signed_median(difference))
     ends = _signed_interval(difference, seed)
-    return PairedTest(len(ranked), middle, ends, p, direction=direction)
+    return PairedTest(len(ranked), None if np.isnan(middle) else middle, ends, p, direction=direction)
 
 
-def _signed_median(difference: FloatArray) -> float | None:
-    """Median of differences that may be ±inf; None where it is infinite."""
-    value = float(np.median(np.clip(difference, -_FAR, _FAR)))
-    return value if abs(value) < _FAR / 1e6 else None
+def _signed_median(difference: FloatArray) -> FloatArray:
+    """Median along the last axis of differences that may be ±inf; NaN where -inf and inf share the middle."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.median(difference, axis=-1))
 
 
-def _signed_interval(difference: FloatArray, seed: int) -> tuple[float | None, float | None] | None:
-    """Bootstrap interval of the median difference."""
+def _signed_interval(difference: FloatArray, seed: int) -> tuple[float, float] | None:
+    """Bootstrap interval of the median difference; a resample whose median is NaN reaches to both sides."""
     if len(difference) < 2:
         return None
     drawn = np.random.default_rng(seed).integers(len(difference), size=(RESAMPLES, len(difference)))
-    medians = np.median(np.clip(difference, -_FAR, _FAR)[drawn], axis=1)
-    ends = np.quantile(medians, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    low, high = (float(e) if abs(e) < _FAR / 1e6 else None for e in ends)
-    return low, high
+    medians = _signed_median(difference[drawn])
+    low, high = (np.where(np.isnan(medians), far, medians) for far in (-np.inf, np.inf))
+    return float(quantile(low, (1 - LEVEL) / 2)), float(quantile(high, (1 + LEVEL) / 2))
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or np.isinf(value) else value
 
 
 def holm(p: Sequence[float]) -> list[float]:

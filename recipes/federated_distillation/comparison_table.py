@@ -2,7 +2,7 @@
 
 The groups are the paper's: held-out patients of sites that took part in training with the label, and of other sites.
 A point that was not found is infinitely far; intervals resample patients; p-values are Wilcoxon's, corrected by Holm
-over all tests. A local network is tested on its own site; on other sites all of them count, every one for itself.
+over all tests; one method is called better where the median difference points the same way as the ranks. A local network is tested on its own site; on other sites all of them count, every one for itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from cardiac_ct_fm.anatomy import HEADS
-from cardiac_ct_fm.training.statistics import SUCCESS_MM, holm, interval, mean, median, paired_test, quantile, success
+from cardiac_ct_fm.training.statistics import (
+    LEVEL,
+    SUCCESS_MM,
+    PairedTest,
+    holm,
+    interval,
+    mean,
+    median,
+    paired_test,
+    quantile,
+    success,
+)
 from recipes.federated_distillation.comparison import Comparison
 from recipes.federated_distillation.plan import Step, make_plan
 from recipes.federated_distillation.settings import METHODS, NETWORKS, POINT_TASKS
@@ -141,7 +152,9 @@ def compare(comparison: Comparison) -> dict[str, Any]:
     """All figures and tests as plain data.
 
     Returns:
-        ``figures``: task → group → title → :func:`figures`; ``tests``: one per question, task and group.
+        ``figures``: task → group → title → :func:`figures`; ``tests``: one per question, task and group, with
+        ``better``: the method that it speaks for, None where p after Holm is above 0.05 or the median difference does
+        not point the way of the ranks (:class:`.statistics.PairedTest`).
     """
     found = collect(comparison)
     result: dict[str, Any] = {"figures": {}, "tests": []}
@@ -155,10 +168,22 @@ def compare(comparison: Comparison) -> dict[str, Any]:
                     names = sorted(cells[first].values)
                     test = paired_test(*(cells[t].per_patient(names, points) for t in (first, second)))
                     facts = {"question": question, "first": first, "second": second, "task": task, "group": group}
-                    result["tests"].append(facts | test.to_dict())
-    for test, p in zip(result["tests"], holm([t["p"] for t in result["tests"]]), strict=True):
-        test["p_holm"] = p
+                    result["tests"].append(facts | _plain(test))
+    for facts, p in zip(result["tests"], holm([t["p"] for t in result["tests"]]), strict=True):
+        ahead = -facts["direction"] if HEADS[facts["task"]].kind == "landmarks" else facts["direction"]
+        shown = p <= 1 - LEVEL and ahead != 0
+        facts |= {"p_holm": p, "better": facts["first" if ahead > 0 else "second"] if shown else None}
     return result
+
+
+def _plain(test: PairedTest) -> dict[str, Any]:
+    """A test as JSON; what is infinite is the text ``inf`` or ``-inf``."""
+    ends = test.interval and [_signed(end) for end in test.interval]
+    return test.to_dict() | {
+        "median_difference": _signed(test.difference),
+        "interval": ends,
+        "direction": test.direction,
+    }
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -185,15 +210,15 @@ def markdown(result: dict[str, Any]) -> str:
                 lines.append("| " + " | ".join(cells) + " |")
             lines.append("")
     lines += [
-        "| Question | Task, sites | Patients | Median difference (95 %) | p | p (Holm) |",
-        "|---|---|---|---|---|---|",
+        "| Question | Task, sites | Patients | Median difference (95 %) | p | p (Holm) | Better |",
+        "|---|---|---|---|---|---|---|",
     ]
     for test in result["tests"]:
         ends = "–" if test["interval"] is None else "…".join(_text(e, "+") for e in test["interval"])
-        middle = _text(test["median_difference"], "+")
+        middle = "–" if test["median_difference"] is None else _text(test["median_difference"], "+")
         lines.append(
             f"| {test['question']} | {test['task']}, {test['group']} | {test['pairs']} | {middle} ({ends}) | "
-            f"{test['p']:.3f} | {test['p_holm']:.3f} |"
+            f"{_chance(test['p'])} | {_chance(test['p_holm'])} | {test['better'] or 'not shown'} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -202,5 +227,14 @@ def _finite(value: float) -> float | None:
     return round(value, 4) if np.isfinite(value) else None
 
 
-def _text(value: float | None, sign: str = "") -> str:
-    return "∞" if value is None else f"{value:{sign}.2f}"
+def _signed(value: float | None) -> float | str | None:
+    return value if value is None or np.isfinite(value) else str(value)
+
+
+def _text(value: float | str | None, sign: str = "") -> str:
+    """A figure; None is infinitely far."""
+    return f"{float('inf' if value is None else value):{sign}.2f}".replace("inf", "∞")
+
+
+def _chance(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
