@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,10 +71,7 @@ class Landmark:
     @property
     def lps_mm(self) -> Point | None:
         """World position, LPS mm (DICOM, ITK, MITK); ``None`` when it was not found."""
-        if self.ras_mm is None:
-            return None
-        x, y, z = self.ras_mm
-        return -x, -y, z
+        return None if self.ras_mm is None else (-self.ras_mm[0], -self.ras_mm[1], self.ras_mm[2])
 
 
 def write_landmarks(path: str | Path, landmarks: Iterable[Landmark], grid: Grid | None = None) -> None:
@@ -99,23 +97,25 @@ def write_landmarks(path: str | Path, landmarks: Iterable[Landmark], grid: Grid 
 def write_slicer(path: str | Path, landmarks: Iterable[Landmark]) -> None:
     """``.mrk.json``: a point list for 3D Slicer, in LPS as Slicer itself writes; missing points are "undefined".
 
+    Every point is described by its confidence and the place that this belongs to, which brings it back when the file
+    is read again.
+
     Raises:
         OutputError: the file system refuses.
     """
-    points = []
-    for number, point in enumerate(landmarks, start=1):
-        row: dict[str, Any] = {
+    points = [
+        {
             "id": str(number),
             "label": point.name,
-            "description": f"confidence {point.confidence:.2f}" if point.found else "not found",
+            "description": _description(point),
             "selected": True,
             "locked": False,
             "visibility": True,
             "positionStatus": "defined" if point.found else "undefined",
+            **({"position": _rounded(point.lps_mm)} if point.found else {}),
         }
-        if point.found:
-            row["position"] = _rounded(point.lps_mm)
-        points.append(row)
+        for number, point in enumerate(landmarks, start=1)
+    ]
     markup = {
         "type": "Fiducial",
         "coordinateSystem": "LPS",
@@ -141,8 +141,7 @@ def write_mitk(path: str | Path, landmarks: Iterable[Landmark]) -> None:
     ET.SubElement(series, "time_series_id").text = "0"
     found = [(i, p.name, p.lps_mm) for i, p in enumerate(landmarks) if p.lps_mm is not None]
     if found:
-        positions = np.array([lps for _, _, lps in found])
-        _add_identity_geometry(series, positions.min(axis=0), positions.max(axis=0))
+        _add_identity_geometry(series, np.array([lps for _, _, lps in found]))
     for number, name, lps in found:
         point = ET.SubElement(series, "point")
         ET.SubElement(point, "id").text = str(number)
@@ -155,16 +154,19 @@ def write_mitk(path: str | Path, landmarks: Iterable[Landmark]) -> None:
         ET.ElementTree(root).write(temporary, encoding="UTF-8", xml_declaration=True)
 
 
-def read_landmarks(path: str | Path, names: Sequence[str] = anatomy.LANDMARKS) -> dict[str, Landmark]:
+def read_landmarks(
+    path: str | Path, names: Sequence[str] = anatomy.LANDMARKS, predicted: Mapping[str, Landmark] | None = None
+) -> dict[str, Landmark]:
     """Read any of the three formats; aliases of the vocabulary are turned into its own names.
 
     Args:
         path: ``landmarks.json``, ``….mrk.json`` (LPS or RAS) or ``….mps``.
         names: the expected points, in the order of MITK's ids; those that the file lacks come back as missing.
+        predicted: the points that an MITK file was made from; MITK drops their confidence.
 
     Returns:
-        The expected points first, in order, then others that the file holds. A point that a person has placed
-        (any but our own ``landmarks.json``) has confidence 1.
+        The expected points first, in order, then others that the file holds. A point that lies where it was predicted
+        keeps its confidence, one that a person has placed or moved has confidence 1.
 
     Raises:
         DataError: no such file, another format, a repeated name.
@@ -175,7 +177,7 @@ def read_landmarks(path: str | Path, names: Sequence[str] = anatomy.LANDMARKS) -
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read as a landmark file: {error}.") from error
     try:
-        points = _parse_mitk(text, names) if file.suffix.lower() == ".mps" else _parse_json(text)
+        points = _parse_mitk(text, names, predicted or {}) if file.suffix.lower() == ".mps" else _parse_json(text)
     except (ET.ParseError, json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{file} is no landmark file ({type(error).__name__}: {error}). "
@@ -214,7 +216,8 @@ def _parse_json(text: str) -> list[Landmark]:
             position = row.get("position") if row.get("positionStatus", "defined") == "defined" else None
             if position and system in ("LPS", "1"):
                 position = ras_to_lps(position).tolist()
-            points.append(_landmark(row["label"], position or None, 1.0 if position else 0.0))
+            point = _landmark(row["label"], position or None, 1.0 if position else 0.0)
+            points.append(_as_described(point, str(row.get("description", ""))))
     return points
 
 
@@ -230,7 +233,7 @@ def _position(row: Mapping[str, Any]) -> Sequence[float]:
     turned: list[float] = ras_to_lps(row["lps"]).tolist()
     if row.get("ras") is None:
         return turned
-    away = np.linalg.norm(np.array(turned) - np.asarray(row["ras"], dtype=np.float64))
+    away = math.dist(turned, row["ras"])
     if away > SAME_PLACE_MM:
         raise ValueError(
             f"{row['name']} has ras {row['ras']} and lps {row['lps']}, which are {away:.1f} mm apart; change both, or "
@@ -239,15 +242,31 @@ def _position(row: Mapping[str, Any]) -> Sequence[float]:
     return cast(Sequence[float], row["ras"])
 
 
-def _parse_mitk(text: str, names: Sequence[str]) -> list[Landmark]:
+def _parse_mitk(text: str, names: Sequence[str], predicted: Mapping[str, Landmark]) -> list[Landmark]:
     """Points of an MITK point set, named by their ``name`` element or else by their id."""
     points = []
-    for point in ET.fromstring(text).iter("point"):
-        number = int(point.findtext("id") or "")
-        name = point.findtext("name") or (names[number] if number < len(names) else f"point_{number}")
-        lps = [float(point.findtext(axis) or "") for axis in "xyz"]
-        points.append(_landmark(name, ras_to_lps(lps).tolist(), 1.0))
+    for row in ET.fromstring(text).iter("point"):
+        number = int(row.findtext("id") or "")
+        name = row.findtext("name") or (names[number] if number < len(names) else f"point_{number}")
+        lps = [float(row.findtext(axis) or "") for axis in "xyz"]
+        point = _landmark(name, ras_to_lps(lps).tolist(), 1.0)
+        before = predicted.get(point.name, point)
+        unmoved = before.ras_mm and point.ras_mm and math.dist(before.ras_mm, point.ras_mm) <= SAME_PLACE_MM
+        points.append(before if unmoved else point)
     return points
+
+
+def _description(point: Landmark) -> str:
+    """What a point's row in Slicer says. Slicer keeps it when the point is moved, so it names the place too."""
+    place = " ".join(map(str, _rounded(point.lps_mm) or ()))
+    return f"confidence {point.confidence:.4f} at LPS {place}" if place else f"not found, {point.confidence:.4f}"
+
+
+def _as_described(point: Landmark, description: str) -> Landmark:
+    """The point with the confidence that its description names, unless it was moved or described anew since."""
+    said = re.search(r"[01]\.\d{4}", description)
+    before = replace(point, confidence=float(said[0])) if said else point
+    return before if _description(before) == description else point
 
 
 def _landmark(name: str, ras: Sequence[float] | None, confidence: float) -> Landmark:
@@ -262,17 +281,16 @@ def _landmark(name: str, ras: Sequence[float] | None, confidence: float) -> Land
     return Landmark(name, True, (float(x), float(y), float(z)), float(confidence))
 
 
-def _add_identity_geometry(series: ET.Element, low: np.ndarray[Any, Any], high: np.ndarray[Any, Any]) -> None:
-    """MITK's ``Geometry3D`` of points that are already in world mm."""
+def _add_identity_geometry(series: ET.Element, lps: np.ndarray[Any, Any]) -> None:
+    """MITK's ``Geometry3D`` of points (N, 3) that are already in world mm."""
     geometry = ET.SubElement(series, "Geometry3D", ImageGeometry="false", FrameOfReferenceID="0")
     identity = {f"m_{r}_{c}": str(int(r == c)) for r in range(3) for c in range(3)}
     ET.SubElement(geometry, "IndexToWorld", {"type": "Matrix3x3", **identity})
     ET.SubElement(geometry, "Offset", {"type": "Vector3D", "x": "0", "y": "0", "z": "0"})
     bounds = ET.SubElement(geometry, "Bounds")
-    for tag, corner in (("Min", low), ("Max", high)):
-        ET.SubElement(
-            bounds, tag, {"type": "Vector3D", **{a: repr(float(v)) for a, v in zip("xyz", corner, strict=True)}}
-        )
+    for tag, corner in (("Min", lps.min(axis=0)), ("Max", lps.max(axis=0))):
+        place = {axis: repr(float(v)) for axis, v in zip("xyz", corner, strict=True)}
+        ET.SubElement(bounds, tag, {"type": "Vector3D", **place})
 
 
 def _rounded(position: Sequence[float] | None) -> list[float] | None:

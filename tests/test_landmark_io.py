@@ -98,6 +98,28 @@ def test_a_file_edited_in_slicer_is_understood(tmp_path: Path) -> None:
     assert read_landmarks(path)["NCC"].ras_mm == (-1, -2, 3)
 
 
+def test_only_points_that_a_person_moved_in_slicer_become_certain(tmp_path: Path) -> None:
+    path = tmp_path / "landmarks.mrk.json"
+    unsure = [Landmark(name, True, (1.2345, -2, 3), 0.2) for name in ("RCC", "LCC", "NCC", "RCA")]
+    write_slicer(path, [*unsure, Landmark.missing("LCA", 0.05), Landmark.missing("MS1", 0.05)])
+    content = json.loads(path.read_text())
+    _, moved, renamed, confirmed, placed, _ = content["markups"][0]["controlPoints"]
+    moved["position"][0] += 0.02
+    renamed["label"] = "ACC"
+    confirmed["description"] = "checked"
+    placed |= {"position": [0, 0, 0], "positionStatus": "defined"}
+    path.write_text(json.dumps(content))
+    confidence = {name: point.confidence for name, point in read_landmarks(path).items()}
+    assert confidence == {"RCC": 0.2, "LCC": 1, "NCC": 0.2, "RCA": 1, "LCA": 1, "MS1": 0.05, "MS2": 0}
+
+
+def test_mitk_points_that_lie_where_they_were_predicted_keep_their_confidence(tmp_path: Path) -> None:
+    predicted = {name: Landmark(name, True, (1, 2, 3), 0.2) for name in ("RCC", "LCC")}
+    write_mitk(tmp_path / "l.mps", [predicted["RCC"], Landmark("LCC", True, (1, 2, 3.02), 0.2)])
+    read = read_landmarks(tmp_path / "l.mps", predicted=predicted)
+    assert (read["RCC"].confidence, read["LCC"].confidence) == (0.2, 1)
+
+
 def test_mitk_points_keep_their_ids_when_others_are_missing_and_names_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "l.mps"
     write_mitk(path, [Landmark.missing("RCC"), Landmark("LCC", True, (-1, -2, 3), 0.9)])
