@@ -105,6 +105,53 @@ def test_another_model_or_quality_is_not_mixed_into_a_folder(
     assert {p: (evaluated / p).read_bytes() for p in before} == before
 
 
+def test_scores_on_other_data_or_with_other_looks_are_not_taken_for_these(
+    data: ScanSource, finder: Path, evaluated: Path
+) -> None:
+    chosen = {"heads": ["heart", "hps"], "quality": "fast"}
+    sharper = digital_source(PATIENTS, strength=1.0, spacing_mm=SPACING_MM, shape=SHAPE)
+    with pytest.raises(ccf.UsageError, match=r"another data\.strength;"):
+        evaluate(finder, sharper, evaluated, **chosen)
+    coarser = digital_source(PATIENTS, strength=0.5, spacing_mm=5.0, shape=(40, 40, 32))
+    with pytest.raises(ccf.UsageError, match=r"another data\.shape and data\.spacing_mm;"):
+        evaluate(finder, coarser, evaluated, **chosen)
+    model = ccf.from_pretrained(finder)
+    wider = dataclasses.replace(model.config.intensity, high_hu=model.config.intensity.high_hu + 100)
+    model._set_config(model.config.replace(intensity=wider))
+    with pytest.raises(ccf.UsageError, match="another config;"):
+        evaluate(model, data, evaluated, **chosen)
+
+
+def test_only_scans_that_were_added_or_changed_are_measured_again(finder: Path, tmp_path: Path) -> None:
+    listed = read_data_list(write_patients(tmp_path / "patients"))
+    heads = [HeadConfig("hps", "landmarks", ("RCC", "LCC", "NCC"))]
+    points = [dataclasses.replace(e, labels={}, landmarks=e.image.parent / "points.json") for e in listed.training]
+    loaded: list[str] = []
+
+    def measured(count: int) -> list[float | None]:
+        source = list_source(points[:count], heads)
+        loaded.clear()
+        counted = dataclasses.replace(source, load=lambda key: loaded.append(key) or source.load(key))  # type: ignore[func-returns-value]
+        found = evaluate(finder, counted, tmp_path / "out", heads=["hps"], quality="fast").rows
+        return [
+            r.score.value for r in found if (r.case, r.score.structure, r.score.measure) == ("p0", "RCC", "error_mm")
+        ]
+
+    first = measured(1)
+    assert (measured(2), loaded) == (first, ["p1"]), "a scan was added"
+    file = points[0].landmarks
+    assert file is not None
+    moved = json.loads(file.read_text())
+    for point in moved["landmarks"]:
+        point["ras"][2] += 20.0
+        point["lps"][2] += 20.0
+    file.write_text(json.dumps(moved))
+    assert measured(1) != first
+    assert loaded == ["p0"]
+    measured(2)
+    assert not loaded
+
+
 def test_a_scan_in_which_no_heart_is_found_counts_as_missed_and_is_named(data: ScanSource, tmp_path: Path) -> None:
     blind = save_finder(tmp_path / "blind", finds_heart=False)
     summary = evaluate(blind, data, heads=["heart", "hps"], quality="fast").summary

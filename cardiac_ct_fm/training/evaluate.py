@@ -1,14 +1,15 @@
 """``evaluate``: a model on scans with references, measured as the field measures, resumable, compared with another.
 
 Every scan goes through the whole :class:`~cardiac_ct_fm.inference.Predictor`, as a user's scan does. Scores of a scan
-are written as soon as they are known, so a stopped run goes on where it was.
+are written as soon as they are known, so a stopped run goes on where it was, also with more scans. A folder holds
+scores of one model on one kind of data; a scan whose files have changed is scored anew.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def evaluate(
         progress: called after every scan.
 
     Raises:
-        UsageError: no scans, an unknown head, or ``out`` holds an evaluation of something else.
+        UsageError: no scans, an unknown head, or ``out`` holds an evaluation of another model or on other data.
         DataError: a reference does not fit its scan or the model's classes.
         OutputError: the folder cannot be written.
     """
@@ -78,7 +79,7 @@ def evaluate(
     for head in chosen:
         predictor.model.config.head(head)
     run = _run(predictor.model, data, chosen, quality)
-    folder = None if out is None else _opened(Path(out), run)
+    folder = None if out is None else _opened(Path(out), run, data.stamps)
     rows: list[Row] = []
     failed: dict[str, str] = {}
     for number, key in enumerate(data.keys, start=1):
@@ -171,32 +172,52 @@ def _run(model: CardiacCTModel, data: ScanSource, heads: Iterable[str], quality:
     for name, tensor in sorted(model.state_dict().items()):
         weights.update(name.encode())
         weights.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return {
+    config = {k: v for k, v in model.config.to_dict().items() if k not in ("name", "provenance")}
+    run = {
         "cardiac_ct_fm": __version__,
         "model": model.config.name,
         "weights_sha256": weights.hexdigest(),
+        "config": config,
         "provenance": model.config.provenance,
         "heads": list(heads),
         "quality": quality,
-        "data": {"name": data.name, "scans": len(data.keys), **data.facts},
+        "data": {"name": data.name, **data.facts},
     }
+    plain: dict[str, Any] = json.loads(json.dumps(run))
+    return plain
 
 
-def _opened(folder: Path, run: dict[str, Any]) -> Path:
-    """The folder of this evaluation, made or found again.
+def _opened(folder: Path, run: dict[str, Any], stamps: Mapping[str, str]) -> Path:
+    """The folder of this evaluation, made or found again, without scores of scans that have changed since.
 
     Raises:
-        UsageError: it holds an evaluation of another model or of other data.
+        UsageError: it holds an evaluation of another model or on other data.
     """
     note = folder / "evaluation.json"
+    seen: dict[str, str] = {}
     if note.exists():
         before = json.loads(note.read_text(encoding="utf-8"))
+        seen = before.get("stamps", {})
         other = [key for key in run if key != "data" and before.get(key) != run[key]]
-        if before["data"]["name"] != run["data"]["name"]:
-            other.append("data")
+        other += [f"data.{fact}" for fact in _other_facts(before["data"], run["data"])]
         if other:
             raise UsageError(
                 f"{folder} holds an evaluation with another {' and '.join(other)}; choose another folder or remove it."
             )
-    write_json(note, run)
+    for key, stamp in stamps.items():
+        if seen.get(key) != stamp:
+            for ending in (".csv", ".failed.json"):
+                (folder / "cases" / f"{key}{ending}").unlink(missing_ok=True)
+    write_json(note, {**run, "stamps": {**seen, **stamps}})
     return folder
+
+
+def _other_facts(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Facts that differ; one that is a table by scan differs where a scan of both does: scans may be added."""
+
+    def differ(old: Any, new: Any) -> bool:
+        if isinstance(old, dict) and isinstance(new, dict):
+            return any(old[key] != new[key] for key in old.keys() & new.keys())
+        return bool(old != new)
+
+    return [fact for fact in sorted(before.keys() | now.keys()) if differ(before.get(fact), now.get(fact))]

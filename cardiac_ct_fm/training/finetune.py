@@ -100,7 +100,7 @@ def finetune(
     sources = _sources(listed, config, settings)
     network = _with_head(base, config, settings)
     about = _about(base, config, sources, settings)
-    stamps = [source.stamp for source in sources.values()]
+    stamps = [dict(source.stamps) for source in sources.values()]
     fingerprint = hashlib.sha256(json.dumps([about, stamps], sort_keys=True).encode()).hexdigest()
     folder = None if out is None else Path(out)
     if folder is not None and (folder / REPORT).exists():

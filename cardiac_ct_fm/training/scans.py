@@ -58,14 +58,15 @@ class ScanSource:
         keys: one per scan, unique; also its file name.
         load: key → scan with references.
         facts: whatever has to be the same for two evaluations to be comparable, plain JSON types.
-        stamp: changes when a file behind the scans does; a stopped training does not go on then.
+        stamps: key → what changes when the scan's files do, or what a list says of it: a stopped training does not go
+            on then, and the scan is evaluated anew. Scans that follow from their key and the facts need none.
     """
 
     name: str
     keys: tuple[str, ...]
     load: Callable[[str], LabelledScan]
     facts: Mapping[str, Any] = field(default_factory=dict)
-    stamp: str = ""
+    stamps: Mapping[str, str] = field(default_factory=dict)
 
 
 def list_source(entries: Sequence[Entry], heads: Sequence[HeadConfig], name: str = "data list") -> ScanSource:
@@ -95,16 +96,16 @@ def list_source(entries: Sequence[Entry], heads: Sequence[HeadConfig], name: str
             number += 1
             key = f"{stem}-{number}"
         by_key[key] = entry
-    files = [f for e in by_key.values() for f in (e.image, *(_file(e, head, alone) for head in heads)) if f is not None]
+    stamps = {key: _stamp(e, [e.image, *(_file(e, head, alone) for head in heads)]) for key, e in by_key.items()}
     return ScanSource(
-        name, tuple(by_key), lambda key: load_scan(by_key[key], heads, key), {"images": _images(by_key)}, _stamp(files)
+        name, tuple(by_key), lambda key: load_scan(by_key[key], heads, key), {"images": _images(by_key)}, stamps
     )
 
 
-def _stamp(files: Iterable[Path]) -> str:
-    """Names, sizes and times of change."""
-    seen = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(repr(seen).encode()).hexdigest()
+def _stamp(entry: Entry, files: Iterable[Path | None]) -> str:
+    """Patient, site, and names, sizes and times of change of those files that there are."""
+    seen = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file is not None]
+    return hashlib.sha256(repr((entry.patient, entry.site, seen)).encode()).hexdigest()
 
 
 def _images(by_key: Mapping[str, Entry]) -> dict[str, str]:
