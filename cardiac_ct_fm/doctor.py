@@ -110,14 +110,12 @@ def _hardware() -> Iterator[Finding]:
 
 def _weights() -> Iterator[Finding]:
     """Published weights and whether their files are what they should be."""
-    from cardiac_ct_fm.registry import MODELS_VARIABLE, list_models, model_info
+    from cardiac_ct_fm.registry import MODELS_VARIABLE, damaged_models, list_models, model_info
     from cardiac_ct_fm.weights import resolve
 
-    try:
-        names = list_models(pretrained=True)
-    except CardiacCTError as error:
-        yield Finding("Weights", MODELS_VARIABLE, str(error), "problem")
-        return
+    for name, error in damaged_models().items():
+        yield Finding("Weights", name, str(error), "problem")
+    names = list_models(pretrained=True)
     if not names:
         yield Finding("Weights", "trained", "none are here; give --model a folder or a Hub repository", "problem")
     for name in names:
@@ -127,8 +125,8 @@ def _weights() -> Iterator[Finding]:
             continue
         try:
             files = resolve(name)
-        except CardiacCTError as error:
-            yield Finding("Weights", name, str(error), "problem")
+        except CardiacCTError as refusal:
+            yield Finding("Weights", name, str(refusal), "problem")
             continue
         size = sum(path.stat().st_size for path in files.tensors) / 1e6
         yield Finding("Weights", name, f"sha256 verified, {size:.1f} MB in {info.folder}")

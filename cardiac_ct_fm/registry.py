@@ -191,39 +191,38 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     Args:
         pattern: ``*`` and ``?`` as in a shell.
         pretrained: list weights (``name.tag``) instead of architectures.
-
-    Raises:
-        WeightsError: a ``registry.json`` is damaged.
     """
-    names = _published() if pretrained else ARCHITECTURES
+    names = _published()[0] if pretrained else ARCHITECTURES
     return sorted(name for name in names if fnmatchcase(name, pattern))
 
 
 def known_names() -> list[str]:
-    """All names that :func:`model_info` takes, sorted.
-
-    Raises:
-        WeightsError: a ``registry.json`` is damaged.
-    """
-    published = _published()
+    """All names that :func:`model_info` takes, sorted."""
+    published, _ = _published()
     return sorted({*ARCHITECTURES, *published, *(info.name for info in published.values())})
 
 
 def model_info(name: str) -> ModelInfo:
     """What is known of ``name.tag``, or of ``name``: its default weights where there are any, else the architecture.
 
+    Of several defaults the package's own is meant.
+
     Raises:
         UnknownNameError: no such name.
         UsageError: there are several weights of this name and none is the default.
-        WeightsError: a ``registry.json`` is damaged.
+        WeightsError: the ``registry.json`` of this name is damaged.
     """
-    published = _published()
+    published, damaged = _published()
     if name in published:
         return published[name]
     tags = [info for info in published.values() if info.name == name]
-    chosen = tags if len(tags) == 1 else [info for info in tags if info.default]
-    if len(chosen) == 1:
-        return chosen[0]
+    defaults = [info for info in tags if info.default]
+    for chosen in (tags, defaults, [info for info in defaults if info.folder == ASSETS / info.full_name]):
+        if len(chosen) == 1:
+            return chosen[0]
+    for folder, error in damaged.items():
+        if not tags and name in (folder, folder.partition(".")[0]):
+            raise error
     if tags:
         raise UsageError(f"{name!r} can be {' or '.join(sorted(i.full_name for i in tags))}; write the one you want.")
     if name not in _ARCHITECTURES:
@@ -242,11 +241,20 @@ def architecture_info(name: str) -> ModelInfo:
     return ModelInfo(name, heads=heads, parameters=entry.parameters, description=entry.description)
 
 
-def _published() -> dict[str, ModelInfo]:
-    """Weights by ``name.tag``; the package's own first, then those of :data:`MODELS_VARIABLE`."""
+def damaged_models() -> dict[str, WeightsError]:
+    """Weights that cannot be listed: the name of their folder, ``name.tag``, and what is wrong."""
+    return _published()[1]
+
+
+def _published() -> tuple[dict[str, ModelInfo], dict[str, WeightsError]]:
+    """Weights by ``name.tag``, and damaged ones; the package's own first, then those of :data:`MODELS_VARIABLE`."""
     found: dict[str, ModelInfo] = {}
+    damaged: dict[str, WeightsError] = {}
     for root in (ASSETS, *(Path(p) for p in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if p)):
         for manifest in sorted(root.glob(f"*/{MANIFEST}")):
-            info = ModelInfo.from_manifest(manifest)
-            found.setdefault(info.full_name, info)
-    return found
+            try:
+                info = ModelInfo.from_manifest(manifest)
+                found.setdefault(info.full_name, info)
+            except WeightsError as error:
+                damaged.setdefault(manifest.parent.name, error)
+    return found, damaged

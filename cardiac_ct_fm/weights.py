@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from cardiac_ct_fm.errors import UnknownNameError, UsageError, WeightsError
+from cardiac_ct_fm.errors import UsageError, WeightsError
 from cardiac_ct_fm.hub import HubFetcher, HubOptions
 from cardiac_ct_fm.registry import MANIFEST, ModelInfo, known_names, list_models, model_info
 
@@ -23,6 +24,8 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Endings under which pickled checkpoints travel."""
+
+_log = logging.getLogger(__name__)
 
 _HUB_MODEL = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _HUB_FILE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?/(?P<file>[\w./-]+\.safetensors)")
@@ -52,12 +55,13 @@ def resolve(source: str | Path, hub: HubOptions | None = None, *, verify: bool =
 
     Args:
         source: a registered name (``cardiac_swin_tiny`` or with its tag), a folder written by ``save_pretrained``, or a
-            Hub repository ``org/name`` or ``org/name@revision``. A prefix ``registry:`` or ``hf:`` says which is meant.
+            Hub repository ``org/name`` or ``org/name@revision``. A folder that is there comes first; the prefix
+            ``registry:`` or ``hf:`` passes it by.
         hub: revision, cache and token for a Hub repository.
         verify: compare every file with its published sha256.
 
     Raises:
-        UsageError: the source can mean two things, or nothing that is known.
+        UsageError: the source means nothing that is known, or several weights of which none is the default.
         WeightsError: files are missing, damaged, not safe to load or cannot be fetched.
     """
     hub = hub or HubOptions()
@@ -65,7 +69,7 @@ def resolve(source: str | Path, hub: HubOptions | None = None, *, verify: bool =
     if revision and hub.revision not in (None, revision):
         raise UsageError(f"{source!s} asks for revision {revision!r} and revision={hub.revision!r}; give one of them.")
     if kind != "hub" and hub.revision:
-        raise UsageError(f"revision={hub.revision!r} is for Hub repositories; {source!s} is a {kind}.")
+        raise UsageError(f"revision={hub.revision!r} is for Hub repositories, which {source!s} is not.")
     if kind == "folder":
         return _open(Path(name), f"folder {name}", lambda file: _local(Path(name), file), verify)
     if kind == "hub":
@@ -123,35 +127,31 @@ def sha256_of(path: Path) -> str:
 
 
 def _classify(source: str | Path) -> tuple[str, str, str | None]:
-    """``(registry | folder | hub, name, revision)`` of a source."""
+    """``(registry | folder | hub, name, revision)`` of a source; a folder may have the name of something else."""
     text = str(source)
     if isinstance(source, str):
-        for prefix, kind in (("registry:", "registered model"), ("hf:", "hub")):
+        for prefix, kind in (("registry:", "registry"), ("hf:", "hub")):
             if text.startswith(prefix):
                 name, _, revision = text.removeprefix(prefix).partition("@")
                 return kind, name, revision or None
     path = Path(source).expanduser()
-    known = isinstance(source, str) and text in known_names()
-    match = _HUB_MODEL.fullmatch(text) if isinstance(source, str) and not text.startswith((".", "/", "~")) else None
     if path.is_dir():
-        if known or match:
-            other = f"registry:{text}" if known else f"hf:{text}"
-            raise UsageError(
-                f"{text!r} is a folder here and also a {'registered model' if known else 'Hub repository'}: "
-                f"write './{text}' for the folder or '{other}' for the other."
-            )
-        return "folder", str(path), None
+        registered = isinstance(source, str) and text in known_names()
+        if not registered:
+            return "folder", str(path), None
+        if (path / CONFIG_FILE).is_file():
+            _log.warning("The folder %s is taken; the registered model is 'registry:%s'.", path.resolve(), text)
+            return "folder", str(path), None
     if path.is_file() or path.suffix in PICKLE_SUFFIXES:
         if path.suffix in PICKLE_SUFFIXES:
             raise WeightsError(_pickle_text(path.name))
         raise UsageError(f"{text} is a file; give the folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}.")
-    if known:
-        return "registered model", text, None
+    match = _HUB_MODEL.fullmatch(text) if isinstance(source, str) and not text.startswith((".", "/", "~")) else None
     if match:
         return "hub", match["repo"], match["revision"]
     if os.sep in text or isinstance(source, Path):
         raise WeightsError(f"The folder {text} does not exist; give a model folder, a name or org/name.")
-    raise UnknownNameError("model", text, known_names())
+    return "registry", text, None
 
 
 def _open(

@@ -11,6 +11,8 @@ from small_models import BACKBONES, image, small_model
 
 import cardiac_ct_fm as ccf
 from cardiac_ct_fm.config import ModelConfig
+from cardiac_ct_fm.doctor import examine
+from cardiac_ct_fm.hub import HubOptions
 from cardiac_ct_fm.registry import MODELS_VARIABLE
 from cardiac_ct_fm.weights import resolve, sha256_of
 
@@ -35,18 +37,28 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # ---- sources
 
 
-def test_a_source_that_means_two_things_names_both_ways_out(
-    registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_model_folder_that_is_there_comes_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small_model().save_pretrained("coronaries/model")
+    assert resolve("coronaries/model").source == "folder coronaries/model"
+    with pytest.raises(ccf.WeightsError, match="coronaries/model"):
+        resolve("hf:coronaries/model", HubOptions(local_files_only=True))
+    (tmp_path / "coronaries" / "nothing").mkdir()
+    with pytest.raises(ccf.WeightsError, match=r"folder coronaries/nothing has no config\.json"):
+        resolve("coronaries/nothing")
+
+
+def test_a_model_folder_comes_before_a_registered_name_and_says_so(
+    registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("small.first").mkdir()
+    assert resolve("small.first").source == "small.first", "a folder without a model is in nobody's way"
+    assert not caplog.messages
     small_model(seed=1).save_pretrained("small.first")
-    with pytest.raises(ccf.UsageError, match=r"'\./small\.first'.*'registry:small\.first'"):
-        ccf.from_pretrained("small.first")
-    assert resolve("./small.first").source == "folder small.first"
+    assert resolve("small.first").source == "folder small.first"
+    assert "'registry:small.first'" in caplog.messages[0]
     assert resolve("registry:small.first").source == "small.first"
-    small_model(seed=1).save_pretrained("org/model")
-    with pytest.raises(ccf.UsageError, match=r"'\./org/model'.*'hf:org/model'"):
-        ccf.from_pretrained("org/model")
 
 
 @pytest.mark.parametrize(
@@ -123,10 +135,23 @@ def test_an_architecture_without_weights_says_how_to_get_random_ones(monkeypatch
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format_version": 9}', '{"format_version": 1, "name": "x"}'])
-def test_a_damaged_registry_file_is_named(content: str, registered: Path) -> None:
+def test_a_damaged_registry_file_concerns_its_own_model_alone(content: str, registered: Path, folder: Path) -> None:
     (registered / "small.first" / "registry.json").write_text(content)
-    with pytest.raises(ccf.WeightsError, match=r"small\.first/registry\.json"):
-        ccf.list_models(pretrained=True)
+    for name in ("small", "small.first"):
+        with pytest.raises(ccf.WeightsError, match=r"small\.first/registry\.json"):
+            ccf.from_pretrained(name)
+    assert any("small.first/registry.json" in f.text for f in examine() if f.verdict == "problem")
+    assert "small.first" not in ccf.list_models(pretrained=True)
+    assert ccf.model_info("cardiac_swin_tiny").pretrained
+    assert resolve(str(folder)).verified
+
+
+def test_the_packages_own_default_stays_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ccf.export_pretrained(small_model(name="cardiac_swin_tiny"), tmp_path, tag="mine", default=True)
+    own = ccf.model_info("cardiac_swin_tiny").full_name
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path))
+    assert ccf.model_info("cardiac_swin_tiny.mine").default
+    assert ccf.model_info("cardiac_swin_tiny").full_name == own
 
 
 def test_all_architectures_are_listed_and_fit_wildcards() -> None:
