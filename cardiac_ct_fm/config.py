@@ -238,7 +238,8 @@ class ModelConfig:
             data["heads"] = tuple(_build(HeadConfig, h) for h in data["heads"])
             data["intensity"] = _build(IntensityConfig, data["intensity"])
             data["looks"] = tuple(_build(LookConfig, look) for look in data["looks"])
-            return cls(**data)
+            built: ModelConfig = _build(cls, data)
+            return built
         except (KeyError, TypeError) as error:
             raise WeightsError(f"config.json is not a model configuration: {error}.") from error
 
@@ -262,6 +263,17 @@ class ModelConfig:
         return cls.from_dict(raw)
 
 
+_LATER_KEYS: dict[type[Any], set[str]] = {HeadConfig: {"hidden"}}
+"""Keys that the first published files have not; their defaults are what was meant."""
+
+
 def _build(kind: type[Any], raw: dict[str, Any]) -> Any:
-    """``kind(**raw)`` with JSON lists turned into tuples."""
+    """``kind(**raw)`` with JSON lists turned into tuples.
+
+    Raises:
+        TypeError: a key is missing or unknown.
+    """
+    missing = {f.name for f in dataclasses.fields(kind)} - set(raw) - _LATER_KEYS.get(kind, set())
+    if missing:
+        raise TypeError(f"{kind.__name__} lacks {', '.join(sorted(missing))}")
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from small_models import BACKBONES, image, small_model
 
 import cardiac_ct_fm as ccf
+from cardiac_ct_fm.config import ModelConfig
 from cardiac_ct_fm.weights import sha256_of
 
 
@@ -249,7 +253,8 @@ def test_names_and_shapes_must_match_exactly(change: str, folder: Path) -> None:
     [
         ({"format_version": 99}, "format_version 99.*Install the version"),
         ({"surprise": 1}, "not a model configuration"),
-        ({"backbone": {"architecture": "resnet"}}, "resnet"),
+        ({"backbone": {"architecture": "resnet"}}, "not a model configuration"),
+        ({"backbone": {**small_model().config.to_dict()["backbone"], "architecture": "resnet"}}, "resnet"),
     ],
 )
 def test_a_configuration_of_another_kind_is_refused(change: dict[str, object], message: str, folder: Path) -> None:
@@ -258,6 +263,19 @@ def test_a_configuration_of_another_kind_is_refused(change: dict[str, object], m
     edit_manifest(folder)
     with pytest.raises(ccf.CardiacCTError, match=message):
         ccf.from_pretrained(folder)
+
+
+def test_a_configuration_that_lacks_a_setting_is_refused_and_nothing_is_assumed() -> None:
+    whole = small_model().config.to_dict()
+    for path in ((), ("backbone",), ("intensity",), ("heads", 0), ("looks", 0)):
+        for key in reduce(getitem, path, whole):
+            damaged = copy.deepcopy(whole)
+            del reduce(getitem, path, damaged)[key]
+            if key == "hidden":  # the first published files have no such key
+                assert ModelConfig.from_dict(damaged) == ModelConfig.from_dict(whole)
+                continue
+            with pytest.raises(ccf.WeightsError, match=key):
+                ModelConfig.from_dict(damaged)
 
 
 def test_shards_outside_the_folder_are_refused(folder: Path) -> None:
