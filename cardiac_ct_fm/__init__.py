@@ -27,6 +27,7 @@ from cardiac_ct_fm.errors import (
 )
 
 if TYPE_CHECKING:
+    from cardiac_ct_fm.exchange import export_bundle, export_onnx
     from cardiac_ct_fm.inference import Predictor
     from cardiac_ct_fm.model import CardiacCTModel, create_model, from_pretrained
     from cardiac_ct_fm.publish import export_pretrained
@@ -39,6 +40,8 @@ _HOMES = {
     "CardiacCTModel": "cardiac_ct_fm.model",
     "Predictor": "cardiac_ct_fm.inference",
     "create_model": "cardiac_ct_fm.model",
+    "export_bundle": "cardiac_ct_fm.exchange",
+    "export_onnx": "cardiac_ct_fm.exchange",
     "export_pretrained": "cardiac_ct_fm.publish",
     "finetune": "cardiac_ct_fm.training.finetune",
     "from_pretrained": "cardiac_ct_fm.model",
@@ -60,6 +63,8 @@ __all__ = [
     "WeightsError",
     "create_model",
     "errors",
+    "export_bundle",
+    "export_onnx",
     "export_pretrained",
     "finetune",
     "from_pretrained",

@@ -104,9 +104,6 @@ HEADS: dict[str, HeadSpec] = {
     )
 }
 
-CORE_HEADS: tuple[str, ...] = ("heart", "hps", "ms", "calc")
-"""Heads of the published foundation model; ``coronaries`` is the downstream example."""
-
 ALIASES: dict[str, str] = {"ACC": "NCC", "PT": "PA", "AO": "Aorta", "LM": "LCA", "LCO": "LCA", "RCO": "RCA"}
 """Other people's names for structures of this vocabulary."""
 

@@ -27,7 +27,7 @@ SPHERE_RADIUS_MM = 4.0
 SPHERE_MM3 = 4 / 3 * math.pi * SPHERE_RADIUS_MM**3
 
 REGION_SHARE = 0.4
-"""A point's region holds the voxels with at least this share of its highest probability."""
+"""A point's region holds the voxels with at least this share of its highest probability (a choice of this project)."""
 
 MIN_PEAK = 0.3
 """Highest probability below which a point counts as not found.
@@ -37,7 +37,8 @@ prefers another answer nearly everywhere.
 """
 
 MIN_MASS = 0.15
-"""Probability mass, as a share of the sphere's volume, below which a point counts as not found."""
+"""Probability mass, as a share of the sphere's volume, below which a point counts as not found (a choice of
+this project)."""
 
 
 PLACES = 3

@@ -210,9 +210,6 @@ def ras_to_lps(points: npt.ArrayLike) -> FloatArray:
     return result
 
 
-lps_to_ras = ras_to_lps
-
-
 def lps_affine(affine: npt.ArrayLike) -> FloatArray:
     """A voxel → RAS affine turned into voxel → LPS, or back."""
     result: FloatArray = RAS_TO_LPS @ np.asarray(affine, dtype=np.float64)

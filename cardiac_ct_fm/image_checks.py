@@ -26,7 +26,8 @@ MIN_EXTENT_MM = 22.9
 """Mean diameter of the annulus in women (Hamdan): what is smaller along any axis can't hold an aortic root."""
 
 MAX_EXTENT_MM = 3000.0
-"""Longer than any scanner's table travel (about 2 m [U]): the affine is then not in mm."""
+"""Longer than any scanner's table travel (about 2 m; a generous choice of this project): the affine is
+then not in mm."""
 
 PADDING_HU = -1500.0
 """Scanners fill the corners outside of the reconstruction circle with −2000 or −3024; air itself is −1000 ± noise."""
@@ -35,7 +36,8 @@ DARK_HU = -30.0
 """Darker than this is fat (pericoronary −79…−96 HU), lung or air, even with 2 SD of noise (20–25 HU) beside 0."""
 
 MIN_DARK_FRACTION = 1e-3
-"""A heart cropped to its surface still holds tens of mL of fat in about 1 L [U]; 1 ‰ is far below that."""
+"""A heart cropped to its surface still holds tens of mL of fat in about 1 L; 1 ‰, a choice of this project, is
+far below that."""
 
 TISSUE_HU = (-200.0, 1500.0)
 """From fat to calcium: where the body is. 1500 is the upper end of valve calcium."""
@@ -53,7 +55,8 @@ OFFSET_GAP = (300.0, 800.0)
 """Between lung and fat, had 1024 been added (−724…−224 HU): nearly empty in CT, well filled in MR."""
 
 MIN_OFFSET_FRACTION = 0.1
-"""In Hounsfield units only dense bone, metal and calcium reach that range, a few per cent of a chest [U]."""
+"""In Hounsfield units only dense bone, metal and calcium reach that range, a few per cent of a chest; the limit is
+a choice of this project."""
 
 MIN_SPAN_HU = 150.0
 """From fat (−80) over muscle (80) to blood: the central 99 % of any heart in HU span more than fat to muscle."""

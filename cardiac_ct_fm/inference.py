@@ -44,7 +44,8 @@ Digital patients without a heart in view stay below it, hearts of which half is 
 """
 
 RIM_PERCENT = 0.5
-"""Share of the located voxels, on each side of each axis, that may lie beyond the heart look: stray ones."""
+"""Share of the located voxels, on each side of each axis, that may lie beyond the heart look: stray ones (a choice
+of this project)."""
 
 MARGIN_MM = 12.0
 """Room of the heart look beyond what was located: three voxels of the locating look."""
@@ -53,7 +54,8 @@ MAX_HEART_MM = 240.0
 """Longest heart look along any axis; heart, ascending aorta and pulmonary trunk of the largest digital patients fit."""
 
 RECENTRE_MM = 8.0
-"""A root look whose hinge points lie further than this from where it was aimed is taken again, once."""
+"""A root look whose hinge points lie further than this from where it was aimed is taken again, once (a choice of this
+project)."""
 
 ROOT_MM = 80.0
 """Edge length of the lattice around the root. Windows of 64 mm are averaged over eight places in it; one of 96 mm holds

@@ -15,7 +15,8 @@ from cardiac_ct_fm.looks import Answer
 from cardiac_ct_fm.result import LabelMap
 
 RIM_MM = 16.0
-"""Width of the rim of a finer look over which its answer passes into the coarser one's; near its rim it sees less."""
+"""Width of the rim of a finer look over which its answer passes into the coarser one's; near its rim it sees less
+(a choice of this project)."""
 
 
 def label_map(answers: Sequence[Answer], head: str, target: Grid) -> LabelMap:

@@ -59,11 +59,6 @@ def look_tensor(
     return normalise(resample_hu(volume, grid, intensity.low_hu, device), intensity)[None, None]
 
 
-def pad_fraction(volume: Volume, grid: Grid) -> float:
-    """Fraction (0…1) of ``grid`` that lies outside of the scan."""
-    return 1.0 - volume.grid.coverage_of(grid)
-
-
 def resample_hu(volume: Volume, grid: Grid, low_hu: float, device: torch.device | str = "cpu") -> torch.Tensor:
     """The scan on another grid: linear interpolation, averaged over the footprint where the grid is coarser.
 
