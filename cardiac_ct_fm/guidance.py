@@ -1,8 +1,6 @@
-"""What one look tells the next: where the root lies, and which structures the scan cuts off."""
+"""What one look tells the next: where the root lies, and where the chambers."""
 
 from __future__ import annotations
-
-import math
 
 import cc3d
 import numpy as np
@@ -11,12 +9,13 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from cardiac_ct_fm.anatomy import HEADS, HEART_LABELS, HINGE_POINTS
-from cardiac_ct_fm.components import labels_at_edge, largest_regions, voxel_counts
+from cardiac_ct_fm.components import largest_regions
 from cardiac_ct_fm.decode import decode_landmarks
 from cardiac_ct_fm.geometry import FloatArray, Grid
 from cardiac_ct_fm.label_resampling import resample_label_map
 from cardiac_ct_fm.looks import Answer
-from cardiac_ct_fm.result import LabelMap, Prediction
+from cardiac_ct_fm.result import LabelMap
+from cardiac_ct_fm.volumes import cut_off as cut_off
 
 CHAMBERS: tuple[str, ...] = ("Myo", "LA", "LV", "RA", "RV")
 
@@ -39,9 +38,6 @@ AROUND_MM = 12.0
 TREE_MM = 15.0
 """Coronary arteries lie no further than this from chambers and muscle (at most 14.3 mm in 6 digital patients); vessels
 further away are none."""
-
-EDGE_MM = 2.0
-"""A structure that comes closer than this to the edge of the scan is said to be cut off."""
 
 
 def root_centre(seen: Answer, boundary: FloatArray | None) -> FloatArray:
@@ -123,20 +119,3 @@ def near_chambers(labels: LabelMap, grid: Grid, seen: Answer) -> LabelMap:
         return labels
     near = ndimage.distance_transform_edt(~chambers, sampling=seen.grid.spacing) <= TREE_MM
     return labels * resample_label_map(near.astype(np.uint8), seen.grid, grid)
-
-
-def cut_off(pred: Prediction) -> list[str]:
-    """A sentence for every heart structure that reaches the edge of the scan or of what was reconstructed."""
-    if "heart" not in pred.label_maps:
-        return []
-    labels = pred.label_maps["heart"]
-    counts = voxel_counts(labels)
-    margins = [max(1, math.ceil(EDGE_MM / spacing)) for spacing in pred.grid.spacing]
-    beyond = labels_at_edge(labels, margins)
-    cut = []
-    for value, name in enumerate(pred.classes["heart"], start=1):
-        if not counts[value]:
-            cut.append(f"{name} was not found.")
-        elif value in beyond:
-            cut.append(f"{name} is cut off by the edge of the scan; its volume and what lies there are incomplete.")
-    return cut
