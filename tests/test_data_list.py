@@ -42,6 +42,21 @@ def test_a_decathlon_list_is_read_with_its_classes(tmp_path: Path) -> None:
     assert data.test[0].label_of("coronaries") is None
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"0": "unlabelled", "1": "LV", "2": "RV"},
+        {"2": "RV", "1": "LV"},
+        ["background", "LV", "RV"],
+        ["LV", "RV"],
+    ],
+)
+def test_class_names_are_those_of_the_values_from_one_on(labels: Any, tmp_path: Path) -> None:
+    folder_with(tmp_path, "a.nii.gz", "l.nii.gz")
+    content = {"labels": labels, "training": [{"image": "a.nii.gz", "label": "l.nii.gz"}]}
+    assert read_data_list(written(tmp_path, content)).classes_of("ventricles") == ("LV", "RV")
+
+
 def test_labels_of_several_heads_are_told_apart(tmp_path: Path) -> None:
     folder_with(tmp_path, "p/ct.nii.gz", "p/heart.nii.gz", "p/calc.nii.gz", "p/points.mps")
     row = {"image": "p/ct.nii.gz", "heart": "p/heart.nii.gz", "calc": "p/calc.nii.gz", "landmarks": "p/points.mps"}
@@ -102,7 +117,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "patient P1 in training and in validation",
     ),
     "class named twice": ({"labels": ["a", "a"], "training": []}, "each once"),
-    "values with a gap": ({"labels": {"0": "background", "2": "a"}, "training": []}, "follow each other"),
+    "values with a gap": ({"labels": {"0": "background", "2": "a"}, "training": []}, "follow each other from 1"),
+    "values that begin later": ({"labels": {"5": "LV", "6": "RV"}, "training": []}, r"values \[5, 6\].*from 1"),
     "labels of an entry": ({"training": [{"image": "a.nii.gz", "labels": "hps"}]}, "list of head names"),
 }
 

@@ -173,20 +173,24 @@ def _classes(raw: Any, file: Path) -> dict[str, tuple[str, ...]]:
     if raw is None:
         return {}
     if isinstance(raw, dict) and raw and all(isinstance(v, list) for v in raw.values()):
-        return {str(head): _names(names, file) for head, names in raw.items()}
+        return {str(head): _names(_foreground(names), file) for head, names in raw.items()}
     if isinstance(raw, dict) and all(str(key).isdecimal() for key in raw):
-        values = sorted(int(key) for key in raw)
-        if values and values != list(range(values[0], values[0] + len(values))):
-            raise DataError(f"{file}: labels has the values {values}; they must follow each other from 0.")
-        raw = [raw[key] for key in sorted(raw, key=int)]
+        named = {int(key): name for key, name in raw.items() if int(key) > 0}  # 0 is background, whatever its name
+        if sorted(named) != [*range(1, len(named) + 1)]:
+            raise DataError(f"{file}: labels has the values {sorted(named)}; they must follow each other from 1.")
+        return {ANY_HEAD: _names([named[value] for value in sorted(named)], file)}
     if isinstance(raw, list):
-        return {ANY_HEAD: _names(raw, file)}
+        return {ANY_HEAD: _names(_foreground(raw), file)}
     raise DataError(f'{file}: labels must be {{"0": "background", "1": …}}, a list of names, or a list per head.')
+
+
+def _foreground(names: list[Any]) -> list[Any]:
+    """A list of names, which may begin with the background, without it."""
+    return names[1:] if names and str(names[0]).lower() == "background" else names
 
 
 def _names(names: Sequence[Any], file: Path) -> tuple[str, ...]:
     chosen = [str(n) for n in names]
-    chosen = chosen[1:] if chosen and chosen[0].lower() == "background" else chosen
     if not chosen or len(set(chosen)) != len(chosen):
         raise DataError(f"{file}: labels {list(names)} must name at least one class, each once.")
     return tuple(chosen)
