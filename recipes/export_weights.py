@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from cardiac_ct_fm.model import create_model, from_pretrained
 from cardiac_ct_fm.publish import export_pretrained
+from cardiac_ct_fm.tensor_files import read_metadata
 
 ASSETS = Path(__file__).parents[1] / "cardiac_ct_fm" / "assets"
 
@@ -52,7 +53,7 @@ def main() -> None:
     provenance = {
         "data": "digital cohort only: no image of any person was used for training",
         "recipe": "recipes/pretrain.py",
-        "steps": sum(json.loads((run / "progress.json").read_text())["step"] for run in args.run),
+        "steps": sum(int(read_metadata(run / "average.safetensors")["step"]) for run in args.run),
         "runs": [piece for run in args.run for piece in json.loads((run / "runs.json").read_text())],
     }
     model._set_config(model.config.replace(provenance=provenance))

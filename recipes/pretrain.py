@@ -1,7 +1,7 @@
 """Plain training of a foundation model on the digital cohort, on one machine, with every label at hand.
 
 It makes the ``…​.synthetic`` weights: the upper bound that the federation of ``federated_distillation`` is
-compared with. Resumes from its checkpoint, so that it can run in pieces:
+compared with. Goes on where its last checkpoint was written, as if it had not been stopped:
 
     python -m recipes.pretrain --model cardiac_swin_tiny --steps 12000 --seed 0 --out runs/tiny
 """
@@ -17,19 +17,27 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
+from cardiac_ct_fm.files import atomic_write
 from cardiac_ct_fm.model import create_model
+from cardiac_ct_fm.tensor_files import read_metadata, read_tensors
 from cardiac_ct_fm.training.looks import CohortLooks, LookPlan
 from cardiac_ct_fm.training.losses import partial_label_loss
+from cardiac_ct_fm.training.schedule import load_moments, moments, part
 from recipes.poorer_cohorts import WITHOUT
 from recipes.turned_roots import turned_roots
 
 torch.multiprocessing.set_sharing_strategy("file_system")
+
+SAVE_EVERY = 250
+"""Steps between two checkpoints."""
 
 
 def fast_bf16() -> bool:
@@ -51,7 +59,7 @@ def collate(batch: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     return {k: torch.stack([example[k] for example in batch]) for k in shared}
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Train; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="cardiac_swin_tiny")
@@ -71,7 +79,7 @@ def main() -> None:
     cohort.add_argument("--turned-roots", action="store_true", help="turn half of the aortic roots beyond anatomy")
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--skip", type=int, default=0, help="patients to skip when a new schedule starts")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -79,25 +87,18 @@ def main() -> None:
     average = copy.deepcopy(model).eval()
     optimiser = torch.optim.AdamW(model.param_groups(args.lr, weight_decay=0.01), lr=args.lr)
     args.out.mkdir(parents=True, exist_ok=True)
-    state_file, step = args.out / "state.safetensors", 0
-    progress_file = args.out / "progress.json"
-    if progress_file.exists():
-        step = json.loads(progress_file.read_text())["step"]
-        saved = load_file(state_file)
-        model.load_state_dict({k[6:]: v for k, v in saved.items() if k.startswith("model.")})
-        average.load_state_dict({k[8:]: v for k, v in saved.items() if k.startswith("average.")})
-        load_optimiser(optimiser, saved)
-    elif args.start_from:
+    step = resume(args.out, model, average, optimiser)
+    if step == 0 and args.start_from:
         weights = load_file(args.start_from)
         model.load_state_dict(weights)
         average.load_state_dict(weights)
-    note_run(args.out, step)
+    note_run(args.out, step, arguments)
     names = ("locate", "heart", "root")
     windows = {name: tuple(getattr(args, f"{name}_window")) for name in names}
     plan = LookPlan(dict(zip(names, args.share, strict=True)), windows)
     config = model.config
     draw = turned_roots if args.turned_roots else WITHOUT.get(args.without)
-    looks = CohortLooks(config.looks, config.intensity, plan, args.seed, start=args.skip + step, draw=draw)
+    looks = CohortLooks(config.looks, config.intensity, plan, args.seed, start=args.skip, done=step, draw=draw)
     loader = DataLoader(
         looks, batch_size=1, num_workers=args.workers, collate_fn=collate, prefetch_factor=8,
         worker_init_fn=quiet_worker,
@@ -115,7 +116,7 @@ def main() -> None:
         writer = csv.writer(log)
         if new:
             writer.writerow(["step", "seconds", "lr", "heart", "hps", "ms", "calc"])
-        for example in loader:
+        for example in islice(loader, max(0, args.steps - step)):
             lr = args.lr * min(1.0, (step + 1) / args.warmup) * (0.5 + 0.5 * math.cos(math.pi * step / args.steps))
             for group in optimiser.param_groups:
                 group["lr"] = lr
@@ -141,50 +142,47 @@ def main() -> None:
                 log.flush()
                 print(f"step {step} {time.time() - begin:.0f} s  " + "  ".join(f"{x:.3f}" for x in row), flush=True)
                 sums.clear()
-            if step % 250 == 0 or step == args.steps:
+            if step % SAVE_EVERY == 0 or step == args.steps:
                 save(args.out, model, average, optimiser, step)
-            if step >= args.steps:
-                break
 
 
-def note_run(out: Path, step: int) -> None:
+def note_run(out: Path, step: int, arguments: Sequence[str]) -> None:
     """Append to ``runs.json`` from which step on which command ran at which commit; it becomes the provenance."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     file = out / "runs.json"
     runs = json.loads(file.read_text()) if file.exists() else []
-    runs.append({"from_step": step, "command": ["python", "-m", "recipes.pretrain", *sys.argv[1:]], "commit": commit})
+    runs.append({"from_step": step, "command": ["python", "-m", "recipes.pretrain", *arguments], "commit": commit})
     file.write_text(json.dumps(runs, indent=1))
-
-
-def load_optimiser(optimiser: torch.optim.Optimizer, saved: dict[str, torch.Tensor]) -> None:
-    """Put the moments that :func:`save` wrote back into the optimiser."""
-    parameters = [p for g in optimiser.param_groups for p in g["params"]]
-    for i, parameter in enumerate(parameters):
-        prefix = f"optimiser.{i}."
-        state = {k[len(prefix) :]: v for k, v in saved.items() if k.startswith(prefix)}
-        if state:
-            optimiser.state[parameter] = {k: v.clone() for k, v in state.items()}
 
 
 def save(
     out: Path, model: torch.nn.Module, average: torch.nn.Module, optimiser: torch.optim.Optimizer, step: int
 ) -> None:
-    """Write the resumable state and the averaged weights; each file whole or not at all."""
-    state = {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}
-    state |= {f"average.{k}": v.contiguous().clone() for k, v in average.state_dict().items()}
-    parameters = [p for g in optimiser.param_groups for p in g["params"]]
-    for i, parameter in enumerate(parameters):
-        for key, value in optimiser.state[parameter].items():
-            state[f"optimiser.{i}.{key}"] = torch.as_tensor(value).contiguous().clone()
-    for name, tensors in (
-        ("state.safetensors", state),
-        ("average.safetensors", {k: v.contiguous().clone() for k, v in average.state_dict().items()}),
-    ):
-        save_file(tensors, out / (name + ".tmp"), metadata={"format": "pt", "step": str(step)})
-        (out / (name + ".tmp")).replace(out / name)
-    (out / "progress.json.tmp").write_text(json.dumps({"step": step}))
-    (out / "progress.json.tmp").replace(out / "progress.json")
+    """Write the averaged weights, then the state, each whole with its step: the state alone says where to go on."""
+    state = {f"model.{k}": v for k, v in model.state_dict().items()}
+    state |= {f"average.{k}": v for k, v in average.state_dict().items()}
+    state |= {f"optimiser.{k}": v for k, v in moments(optimiser).items()}
+    for name, tensors in (("average.safetensors", average.state_dict()), ("state.safetensors", state)):
+        whole = {k: v.contiguous().clone() for k, v in tensors.items()}
+        with atomic_write(out / name) as temporary:
+            save_file(whole, temporary, metadata={"format": "pt", "step": str(step)})
+
+
+def resume(out: Path, model: torch.nn.Module, average: torch.nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Put back what :func:`save` wrote.
+
+    Returns:
+        Steps done, 0 where nothing was written yet.
+    """
+    file = out / "state.safetensors"
+    if not file.exists():
+        return 0
+    saved = read_tensors([file])
+    model.load_state_dict(part(saved, "model."))
+    average.load_state_dict(part(saved, "average."))
+    load_moments(optimiser, part(saved, "optimiser."))
+    return int(read_metadata(file)["step"])
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -86,13 +87,16 @@ def make_example(
 class CohortLooks(IterableDataset[Example]):
     """An endless stream of labelled looks; one ``seed`` gives one stream per number of workers.
 
+    Workers are asked in turn for one look each, as a data loader with batches of one does.
+
     Args:
         looks: the looks of the model that is trained.
         intensity: its normalisation.
         plan: mixture of looks.
         seed: first patient; patients of training runs start at multiples of 10 million, so none meets another.
         strength: dial of the domain randomisation.
-        start: number of patients to skip, to go on after a stop.
+        start: number of patients to skip.
+        done: number of looks that were given before a stop: the stream goes on with the next.
         draw: makes the patient of a seed; ``draw_case`` at the strength above when None.
     """
 
@@ -104,19 +108,26 @@ class CohortLooks(IterableDataset[Example]):
         seed: int = 0,
         strength: float = 1.0,
         start: int = 0,
+        done: int = 0,
         draw: Callable[[int], Case] | None = None,
     ) -> None:
         super().__init__()
         self.draw = draw or partial(draw_case, strength=strength)
         self.looks: dict[str, LookConfig] = {look.name: look for look in looks}
-        self.intensity, self.plan, self.seed, self.start = intensity, plan, seed, start
+        self.intensity, self.plan, self.seed, self.start, self.done = intensity, plan, seed, start, done
 
     def __iter__(self) -> Iterator[Example]:
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
+        # Look k of the stream is look k // count of lane k % count; the patients of a lane are ``count`` apart.
+        turn, lane = divmod(self.done + number, count)
+        patients, shown = divmod(turn, self.plan.per_case)
+        return islice(self._looks(self.start + lane + patients * count, count), shown, None)
+
+    def _looks(self, patient: int, stride: int) -> Iterator[Example]:
+        """All looks of this patient, then of the one ``stride`` further, and so on."""
         names = list(self.plan.share)
         odds = np.array([self.plan.share[n] for n in names])
-        patient = self.start + number
         while True:
             seed = 10_000_000 * (self.seed + 1) + patient
             rng = np.random.default_rng(seed)
@@ -125,4 +136,4 @@ class CohortLooks(IterableDataset[Example]):
                 look = self.looks[str(name)]
                 window = int(rng.choice(self.plan.window[look.name]))
                 yield make_example(case, look, window, self.intensity, rng, self.plan.empty)
-            patient += count
+            patient += stride

@@ -7,6 +7,7 @@ operators; see :func:`timm_parts`.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,27 +116,41 @@ class Schedule:
         """Everything that :meth:`load` needs beside the number of updates."""
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for i, parameter in enumerate(self._parameters()):
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer.{i}.{key}"] = torch.as_tensor(value)
+        tensors |= {f"optimizer.{k}": v for k, v in moments(self.optimizer).items()}
         return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
     def load(self, tensors: dict[str, torch.Tensor], updates: int) -> None:
         """Go on where :meth:`state` was taken."""
         self.updates = updates
-        self.network.load_state_dict(_part(tensors, "network."))
-        self.average.load_state_dict(_part(tensors, "average."))
-        for i, parameter in enumerate(self._parameters()):
-            own = _part(tensors, f"optimizer.{i}.")
-            if own:
-                # Adam counts its steps on the CPU, its moments live with the parameter.
-                self.optimizer.state[parameter] = {
-                    key: value.clone() if key == "step" else value.to(parameter.device) for key, value in own.items()
-                }
-
-    def _parameters(self) -> list[nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.network.load_state_dict(part(tensors, "network."))
+        self.average.load_state_dict(part(tensors, "average."))
+        load_moments(self.optimizer, part(tensors, "optimizer."))
 
 
-def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """What an optimizer remembers, by the parameter's number (``0.exp_avg``)."""
+    return {
+        f"{i}.{key}": torch.as_tensor(value)
+        for i, parameter in enumerate(_parameters(optimizer))
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def load_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put back what :func:`moments` gave. Adam counts its steps on the CPU, its moments live with the parameter."""
+    for i, parameter in enumerate(_parameters(optimizer)):
+        own = part(tensors, f"{i}.")
+        if own:
+            optimizer.state[parameter] = {
+                key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
+                for key, value in own.items()
+            }
+
+
+def part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose name begins with ``prefix``, without it."""
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]

@@ -21,6 +21,7 @@ import torch
 
 from cardiac_ct_fm.errors import ImageError
 from cardiac_ct_fm.inference import Predictor
+from cardiac_ct_fm.tensor_files import read_metadata
 from cardiac_ct_fm.training.digital import digital_source
 from cardiac_ct_fm.training.evaluate import evaluate
 from recipes.benchmarks.heldout import load
@@ -40,10 +41,10 @@ def train(variant: str, steps: int, out: Path, threads: int) -> Path:
     command += [*SCHEDULE, "--threads", str(threads)]
     if variant in WITHOUT:
         command += ["--without", variant]
-    progress = out / "progress.json"
-    if not progress.exists() or json.loads(progress.read_text())["step"] < steps:
+    weights = out / "average.safetensors"
+    if not weights.exists() or int(read_metadata(weights)["step"]) < steps:
         subprocess.run(command, check=True)
-    return out / "average.safetensors"
+    return weights
 
 
 def judge(weights: Path, patients: int, out: Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from cardiac_ct_fm.label_resampling import resample_logits_to_grid
 from cardiac_ct_fm.looks import answer, window_grid
 from cardiac_ct_fm.model import CardiacCTModel, create_model
 from cardiac_ct_fm.preview import write_preview
-from cardiac_ct_fm.tensor_files import read_tensors
+from cardiac_ct_fm.tensor_files import read_metadata, read_tensors
 from cardiac_ct_fm.training.digital import digital_source
 from cardiac_ct_fm.training.finetune import finetune
 from cardiac_ct_fm.training.metrics import cldice, dice
@@ -189,9 +189,10 @@ def _about(trunk: CardiacCTModel, source: str) -> dict[str, Any]:
     """What a trunk is and how long it was trained."""
     provenance = trunk.config.provenance
     steps = provenance.get("steps")
-    progress = Path(source.partition("=")[2]).parent / "progress.json"
-    if steps is None and "=" in source and progress.is_file():
-        steps = json.loads(progress.read_text(encoding="utf-8"))["step"]
+    weights = source.partition("=")[2]
+    if steps is None and weights:
+        told = read_metadata(Path(weights)).get("step")
+        steps = None if told is None else int(told)
     random = source.startswith("random:")
     return {
         "source": source,
