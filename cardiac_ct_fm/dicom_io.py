@@ -34,6 +34,9 @@ _HEADER_TAGS = [
     "ConvolutionKernel", "KVP",
 ]  # fmt: skip
 
+_NUMBERS = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
+"""How many numbers the elements hold that give a slice its place (PS3.3 C.7.6.2, C.7.6.3)."""
+
 _PHASE_TAGS = ("NominalPercentageOfCardiacPhase", "TriggerTime", "TemporalPositionIdentifier", "AcquisitionNumber")
 """What tells slices at the same place apart, most telling first: the heart phases of one gated acquisition."""
 
@@ -283,7 +286,12 @@ def _read_header(path: Path) -> Any | None:
 
 def _is_slice(header: Any) -> bool:
     """Whether a file is one grey slice with a place in the patient, and no localizer."""
-    needed = ("SeriesInstanceUID", "SOPInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    if any(not getattr(header, name, None) for name in needed) or getattr(header, "SamplesPerPixel", 1) != 1:
+    try:
+        return (
+            bool(header.get("SeriesInstanceUID") and header.get("SOPInstanceUID"))
+            and all(np.asarray(header.get(n) or (), float).size == count for n, count in _NUMBERS.items())
+            and header.get("SamplesPerPixel", 1) == 1
+            and "LOCALIZER" not in [str(v).upper() for v in header.get("ImageType") or ()]
+        )
+    except ValueError:  # what should be a number is none
         return False
-    return "LOCALIZER" not in [str(v).upper() for v in getattr(header, "ImageType", None) or ()]

@@ -22,6 +22,7 @@ from cardiac_ct_fm.hub import HubOptions, push_folder
 from cardiac_ct_fm.model_card import model_card
 from cardiac_ct_fm.model_folder import write_folder
 from cardiac_ct_fm.registry import ModelInfo
+from cardiac_ct_fm.runtime import choose_device
 from cardiac_ct_fm.tensor_files import (
     MAX_SHARD_BYTES,
     check_match,
@@ -101,7 +102,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
             verify: compare all files with their published sha256.
 
         Raises:
-            UsageError: an ambiguous or unknown source, or an unknown head.
+            UsageError: an unknown source, head or device.
             WeightsError: files are missing, damaged, unsafe or do not fit; a head file belongs to another trunk.
         """
         options = HubOptions(revision, cache_dir, local_files_only, force_download, token)
@@ -114,7 +115,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         model.weight_files = files
         for path in head_files:
             model.load_head(path)
-        return model.to(device=_device(device), dtype=dtype).eval()
+        return model.to(device=choose_device(str(device)), dtype=dtype).eval()
 
     def save_pretrained(  # type: ignore[override]  # a model has one configuration and one card
         self,
@@ -261,13 +262,3 @@ def _load_strict(model: PretrainedModel, files: WeightFiles, config: ModelConfig
     tensors = read_tensors(files.tensors, lambda name: name in relevant)
     check_match(files.source, wanted, tensors)
     model.load_state_dict(tensors, strict=False)  # strict: check_match; what is left are index buffers, not weights
-
-
-def _device(device: str | torch.device) -> torch.device:
-    """A device; ``auto`` is a GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"device {device!r} is not one of torch's; use auto, cpu, cuda or cuda:0.") from error

@@ -42,13 +42,17 @@ def full_float32() -> Iterator[None]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` takes a GPU where there is one."""
+    """The device called ``name``; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        UsageError: torch cannot compute there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"There is no device called {name!r}; choose auto, cpu, cuda or cuda:0.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("This machine has no CUDA GPU that torch can use; choose --device cpu or auto.")
-    return device
+        torch.empty(0, device=name).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:  # what torch raises differs from device to device
+        raise UsageError(
+            f"There is no device called {name!r} that torch can use here; choose auto, cpu, cuda or cuda:N."
+        ) from error
+    return torch.device(name)

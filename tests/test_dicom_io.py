@@ -127,6 +127,32 @@ def test_a_lost_slice_is_found_and_named(dicom_folder: Path, tmp_path: Path) -> 
         load_volume(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "element", ["Rows", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"]
+)
+def test_a_file_without_its_place_in_the_patient_is_no_slice_and_harms_no_other(
+    element: str, dicom_folder: Path, tmp_path: Path
+) -> None:
+    def damage(header: Any, number: int) -> None:
+        if number == 5 and element in ("Rows", "Columns"):
+            delattr(header, element)
+        elif number == 5:
+            setattr(header, element, list(header.get(element))[:-1])
+
+    copy(dicom_folder, tmp_path, slice(0, 6), damage)
+    assert [len(series.slices) for series in find_series(tmp_path)] == [5]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's own about such a value
+def test_a_header_element_that_is_no_number_makes_no_slice(dicom_folder: Path, tmp_path: Path) -> None:
+    path = copy(dicom_folder, tmp_path, slice(0, 1)) / "000.dcm"
+    spacing = b"0.804688\\0.804688"
+    assert path.read_bytes().count(spacing) == 1
+    path.write_bytes(path.read_bytes().replace(spacing, b"0.804688\\O.8O4688"))
+    with pytest.raises(ImageError, match="no DICOM image series"):
+        load_dicom_folder(tmp_path)
+
+
 def test_a_gantry_tilt_stays_in_the_affine(dicom_folder: Path, tmp_path: Path) -> None:
     def tilt(header: Any, number: int) -> None:
         x, y, z = header.ImagePositionPatient

@@ -83,8 +83,12 @@ def test_a_file_or_a_revision_where_a_folder_is_meant_is_explained(folder: Path)
         ccf.from_pretrained(folder, revision="main")
     with pytest.raises(ccf.UsageError, match="give one of them"):
         ccf.from_pretrained("org/name@v1", revision="v2")
-    with pytest.raises(ccf.UsageError, match="device 'gpu'"):
-        ccf.from_pretrained(folder, device="gpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "xla", "cuda:99", "meta"])
+def test_a_device_that_cannot_compute_is_refused(device: str, folder: Path) -> None:
+    with pytest.raises(ccf.UsageError, match=f"no device called '{device}'.*choose auto"):
+        ccf.from_pretrained(folder, device=device)
 
 
 def test_a_folder_without_a_model_says_what_a_model_is(tmp_path: Path) -> None:
