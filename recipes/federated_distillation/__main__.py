@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 def _experiment(args: argparse.Namespace) -> int:
     """One of :data:`STAGES`."""
     from recipes.federated_distillation.checkpoint import check
-    from recipes.federated_distillation.export import export, metrics, table
+    from recipes.federated_distillation.export import export, metrics, table, untested
     from recipes.federated_distillation.state import State
 
     stage = args.command if args.command not in ("run", "export") else "test"
@@ -99,6 +99,9 @@ def _experiment(args: argparse.Namespace) -> int:
             if step.kind == "test":
                 source = next((s for s in plan if s.name == step.source), None)
                 print("\n".join([f"\n{step.source}", *table(metrics(settings, state, step, source))]))
+                missing = untested(state, step)
+                if missing:
+                    print(f"no figures of {', '.join(missing)}; history.csv says why, the same command asks again")
     if args.command == "export" or (args.command == "run" and settings.mode == "train"):
         print(f"\nweights: {export(settings, state, home / 'models', args.step)}")
     return 0

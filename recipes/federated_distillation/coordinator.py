@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from cardiac_ct_fm.errors import CardiacCTError
 from recipes.federated_distillation.aggregation import MaskedAverage, UpdateRefusedError
@@ -14,7 +15,7 @@ from recipes.federated_distillation.checkpoint import check, starting_parameters
 from recipes.federated_distillation.messages import Arrays, Order, Reply
 from recipes.federated_distillation.plan import Step, due
 from recipes.federated_distillation.settings import Settings
-from recipes.federated_distillation.state import State
+from recipes.federated_distillation.state import UPDATES, State
 from recipes.federated_distillation.watch import History
 
 logger = logging.getLogger("federated_distillation.server")
@@ -42,7 +43,7 @@ class Coordinator:
         self.settings, self.plan, self.state, self.ask, self.history = settings, plan, state, ask, history
 
     def run(self, rounds: int = 0) -> bool:
-        """Go through the plan.
+        """Go through the plan. Sites that are away do not hold up a test; the next call asks them again.
 
         Args:
             rounds: most rounds of training in this call; 0 for no limit.
@@ -67,7 +68,7 @@ class Coordinator:
                     left -= 1
             elif step.kind == "label":
                 self._label(step)
-            elif self.state.read(step.name) is None:
+            else:
                 self._test(step)
         return True
 
@@ -76,6 +77,7 @@ class Coordinator:
         model = self._parameters(step)
         average = MaskedAverage(model, self.settings.weighting == "equal")
         used: list[str] = []
+        self._count(step.sites)
         for reply in self._replies(Order(step.name, "train", number, {"model": model}), step.sites):
             try:
                 average.add(reply.site, reply.changes, reply.counts)
@@ -97,6 +99,11 @@ class Coordinator:
             for reply in self._replies(Order(step.name, "test", number, {"model": model}), sites):
                 self.history.figures(step.name, number, reply.site, reply.metrics, {}, "global_")
 
+    def _count(self, sites: Sequence[str]) -> None:
+        """Write down, before they are asked, how many updates each site was asked for; repeated rounds count again."""
+        asked: dict[str, int] = self.state.read(UPDATES) or {}
+        self.state.write(UPDATES, asked | {site: asked.get(site, 0) + 1 for site in sites})
+
     def _label(self, step: Step) -> None:
         """Let the teachers predict at all sites that have not done so and will still need it."""
         done: list[str] = self.state.read(step.name) or []
@@ -111,11 +118,14 @@ class Coordinator:
         self.state.write(step.name, sorted(done))
 
     def _test(self, step: Step) -> None:
-        """Collect every site's figures."""
+        """Collect the figures of all sites that have given none yet."""
         tested = step.source
+        results: dict[str, Any] = self.state.read(step.name) or {}
+        missing = [site for site in step.sites if site not in results]
+        if not missing:
+            return
         model = starting_parameters(self.settings, step) if tested == "ckpt" else self.state.load(tested)
-        results = {}
-        for reply in self._replies(Order(step.name, "test", 0, {"model": model}), step.sites):
+        for reply in self._replies(Order(step.name, "test", 0, {"model": model}), missing):
             results[reply.site] = reply.metrics
             self.history.figures(step.name, 0, reply.site, reply.metrics, {})
         self.state.write(step.name, dict(sorted(results.items())))

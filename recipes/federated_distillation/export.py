@@ -22,7 +22,7 @@ from recipes.federated_distillation.privacy import epsilon
 from recipes.federated_distillation.scoring import flat, summary
 from recipes.federated_distillation.settings import Settings
 from recipes.federated_distillation.sites import labels_of_sites
-from recipes.federated_distillation.state import State
+from recipes.federated_distillation.state import UPDATES, State
 from recipes.federated_distillation.trainee import model_from
 
 
@@ -89,7 +89,10 @@ def provenance(settings: Settings, state: State, plan: Sequence[Step], step: Ste
         ],
     }
     if settings.dp_noise:
-        updates = sum(s.rounds for s in plan if s.kind == "train")
+        asked = state.read(UPDATES) or {}
+        training = [s for s in plan if s.kind == "train"]
+        planned = {site: sum(s.rounds for s in training if site in s.sites) for site in settings.locations}
+        updates = max(max(asked.get(site, 0), rounds) for site, rounds in planned.items())
         spent = epsilon(settings.dp_noise, updates, settings.dp_delta)
         facts["differential_privacy"] = (
             f"ε = {spent:.1f} at δ = {settings.dp_delta:g} per site (Rényi accountant, {updates} updates, noise "
@@ -107,7 +110,7 @@ def metrics(settings: Settings, state: State, test: Step, trained: Step | None) 
         test: the test step.
         trained: the training step whose weights were tested; None for a checkpoint, of which all sites are others.
     """
-    results: dict[str, Any] = state.read(test.name) or {}
+    results = {site: found for site, found in (state.read(test.name) or {}).items() if site in test.sites}
     labels = labels_of_sites(settings)
     inside = trained.sites if trained else ()
     groups: dict[str, dict[str, Any]] = {}
@@ -120,6 +123,12 @@ def metrics(settings: Settings, state: State, test: Step, trained: Step | None) 
                     unit = "mm" if kind == "points" else "Dice"
                     groups[f"{head}, {unit}, {title}"] = summary(values, kind)
     return groups
+
+
+def untested(state: State, test: Step) -> list[str]:
+    """Sites that were to be tested and have given no figures, because they were away or have nothing to test on."""
+    results = state.read(test.name) or {}
+    return [site for site in test.sites if site not in results]
 
 
 def table(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:

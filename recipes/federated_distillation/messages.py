@@ -1,18 +1,20 @@
 """What crosses the wire: orders to the sites and their replies. Parameters, counts and metrics; nothing else exists.
 
-A reply's only text is the site's own name, the step's name and one of :data:`REASONS`, so that no path, subject name or
-error text of a hospital can slip into it.
+A reply's only text is the site's own name, the step's name, one of :data:`REASONS` and the names of heads, structures
+and figures, all of them checked, so that no path, subject name or error text of a hospital can slip into it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.errors import DataError
 
 Arrays = dict[str, npt.NDArray[np.float32]]
@@ -28,8 +30,11 @@ REASONS: dict[str, str] = {
 }
 """Why a site is left out of a step. The details stay in the site's own log."""
 
-METRICS = frozenset({"loss", "scans", "pseudo", "kept", "dropped", "seconds", "points", "dice", "steps"})
-"""Names that a site's figures may have, at the top level, below a head's name."""
+FIGURES = frozenset({"loss", "scans", "pseudo", "kept", "dropped", "seconds", "steps"})
+"""Figures of a head, or of all: one number each."""
+
+LISTS = frozenset({"points", "dice"})
+"""Figures of a head's structures: a list of numbers each."""
 
 
 @dataclass
@@ -63,7 +68,7 @@ class Reply:
         round: the order's round.
         left_out: a key of :data:`REASONS`, or empty.
         counts: ``trunk`` and heads → number of scans that trained it.
-        metrics: head → :data:`METRICS` → figure or list of figures.
+        metrics: head or ``all`` → :data:`FIGURES` → number, or head → :data:`LISTS` → structure → numbers.
         changes: parameter → what training added to it (DIFF).
     """
 
@@ -83,12 +88,19 @@ class Reply:
         """
         if self.left_out and self.left_out not in REASONS:
             raise DataError(f"A reply may only give one of the known reasons, not {self.left_out!r}.")
+        _check("counts", self.counts, {"trunk", *HEADS})
+        numbers = list(self.counts.values())
+        _check("metrics", self.metrics, {"all", *HEADS})
         for head, figures in self.metrics.items():
+            _check(f"metrics of {head}", figures, FIGURES if head == "all" else FIGURES | LISTS)
             for name, value in figures.items():
-                if name not in METRICS or not _numeric(value):
-                    raise DataError(f"The figure {head}.{name} is not one that may leave a site.")
-        if not _numeric(list(self.counts.values())):
-            raise DataError("The counts of a reply must be numbers.")
+                if name in LISTS:
+                    _check(f"{name} of {head}", value, HEADS[head].classes)
+                    numbers += [v for row in value.values() for v in row if v is not None]
+                else:
+                    numbers.append(value)
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise DataError("What a reply says under its names must be numbers.")
         return json.dumps(
             {
                 "site": self.site,
@@ -111,17 +123,17 @@ def reply_from(facts: str, changes: Arrays) -> Reply:
 
     Raises:
         DataError: a site sent something that it may not.
+        TypeError: the facts are not those of a reply.
     """
+    if not isinstance(changes, dict) or not all(isinstance(c, np.ndarray) for c in changes.values()):
+        raise DataError("The changes of a reply must be arrays.")
     raw = json.loads(facts)
     reply = Reply(**raw, changes=changes)
     reply.facts()
     return reply
 
 
-def _numeric(value: Any) -> bool:
-    """Whether a value is a number, None, or lists and dictionaries of them under names of structures."""
-    if isinstance(value, dict):
-        return all(str(k).isalnum() and len(str(k)) < 16 and _numeric(v) for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return all(_numeric(v) for v in value)
-    return value is None or isinstance(value, bool | int | float)
+def _check(what: str, found: Any, known: Collection[str]) -> None:
+    """Refuse what is no dictionary with known names."""
+    if not isinstance(found, dict) or not set(found) <= set(known):
+        raise DataError(f"The {what} of a reply must have names among {', '.join(sorted(known))}.")

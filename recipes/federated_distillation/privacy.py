@@ -42,7 +42,7 @@ def epsilon(noise: float, updates: int, delta: float) -> float:
 
     Args:
         noise: σ in units of the clipping norm; 0 has no guarantee.
-        updates: noisy updates that one site sends in the whole experiment.
+        updates: noisy updates that one site sends in the whole experiment, those of repeated rounds included.
         delta: δ.
 
     Returns:
