@@ -184,11 +184,28 @@ def test_an_unusable_update_is_refused_whole(changes: dict, counts: dict, reason
         Reply("a", "s", 0, metrics={"hps": {"loss": "Doe"}}),
         Reply("a", "s", 0, metrics={"hps": {"file": 1.0}}),
         Reply("a", "s", 0, metrics={"hps": {"points": {"/data/Doe_Jane": [1.0]}}}),
+        Reply("a", "s", 0, metrics={"hps": {"points": {"Doe": [1.0]}}}),
+        Reply("a", "s", 0, metrics={"hps": {"points": {"RCC": ["Doe"]}}}),
+        Reply("a", "s", 0, metrics={"Doe^Jane": {"loss": 1.0}}),
+        Reply("a", "s", 0, metrics={"all": {"points": {"RCC": [1.0]}}}),
+        Reply("a", "s", 0, counts={"/data/Doe_Jane": 1.0}),
+        Reply("a", "s", 0, counts={"trunk": "Doe"}),  # type: ignore[dict-item]
+        Reply("a", "s", 0, metrics=["Doe"]),  # type: ignore[arg-type]
+        Reply("a", "s", 0, counts=["Doe"]),  # type: ignore[arg-type]
     ],
 )
 def test_a_reply_cannot_carry_text_of_a_site(reply: Reply) -> None:
     with pytest.raises(DataError):
         reply.facts()
+
+
+def test_an_answer_that_is_no_reply_is_refused() -> None:
+    said = json.loads(Reply("a", "s", 0).facts())
+    for wrong in ({"metrics": []}, {"metrics": {"hps": 1.0}}, {"counts": None}):
+        with pytest.raises(DataError):
+            reply_from(json.dumps(said | wrong), {})
+    with pytest.raises(DataError, match="must be arrays"):
+        reply_from(json.dumps(said), {"backbone.w": "Doe"})  # type: ignore[dict-item]
 
 
 def test_a_reply_survives_the_wire() -> None:
@@ -216,7 +233,8 @@ def test_accountant_gives_the_gaussian_mechanisms_known_bound() -> None:
 def test_missing_points_are_failures_and_quantiles_know_them() -> None:
     figures = summary([1.0, 2.0, None, None], "points")
     assert (figures["n"], figures["missing"], figures["within_2_mm"]) == (4, 2, 0.5)
-    assert (figures["q25"], figures["median"], figures["q75"]) == (1.0, 2.0, None)
+    assert (figures["q25"], figures["median"], figures["q75"]) == (1.75, None, None)
+    assert summary([2.0, None], "points")["median"] is None and summary([2.0, 3.0], "points")["median"] == 2.5
     assert summary([], "points") == {"n": 0}
 
 

@@ -63,7 +63,7 @@ def reference(parties: Parties, settings: Settings, history: str, folder: Path) 
             took_part[row["site"]].add(int(row["round"]))
     workers: dict[str, SiteWorker] = {}
     for name in SITES:
-        worker = Absent(folder_site(name, parties.lists[name], settings), settings, plan, folder / name)
+        worker = Absent(folder_site(name, parties.lists[name], settings, folder / name), settings, plan, folder / name)
         worker.rounds = frozenset(took_part[name])
         workers[name] = worker
     return run_in_process(settings, folder, workers).load("fedavg")

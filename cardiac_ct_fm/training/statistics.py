@@ -121,8 +121,8 @@ def paired_test(first: FloatArray, second: FloatArray, *, seed: int = 0) -> Pair
     """Wilcoxon's signed-rank test on patients' values, larger is worse or better alike.
 
     Ranks take failures as they are: a patient in whom one model alone failed has the largest difference of all, one in
-    whom both failed has none. Patients without a difference are ranked as well, and their ranks are split evenly between
-    the two signs (scipy's ``zsplit``).
+    whom both failed has none. Patients without a difference are ranked as well, and their ranks are split evenly
+    between the two signs (scipy's ``zsplit``).
 
     Args:
         first: (patients,) values of one model; NaN not asked, inf failed.

@@ -81,7 +81,7 @@ class Comparison:
 
     def _window(self, scan: Scan, look: LookConfig) -> HeldOutWindow:
         """A held-out patient's window, drawn once for all networks."""
-        key = (scan.patient, look)
+        key = (scan.key, look)
         if key not in self._windows:
             self._windows[key] = draw_held_out_window(scan, look, scan.labels, self.settings.seed)
         return self._windows[key]

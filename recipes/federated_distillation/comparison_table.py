@@ -2,7 +2,8 @@
 
 The groups are the paper's: held-out patients of sites that took part in training with the label, and of other sites.
 A point that was not found is infinitely far; intervals resample patients; p-values are Wilcoxon's, corrected by Holm
-over all tests; one method is called better where the median difference points the same way as the ranks. A local network is tested on its own site; on other sites all of them count, every one for itself.
+over all tests; a method is called better only where the median difference points the same way as the ranks. A local
+network is tested on its own site; on other sites all of them count, every one for itself.
 """
 
 from __future__ import annotations

@@ -12,15 +12,13 @@ from torch import Tensor
 
 from cardiac_ct_fm.config import IntensityConfig, LookConfig, LookName
 from cardiac_ct_fm.geometry import FloatArray, Grid
+from cardiac_ct_fm.guidance import ROOT_ABOVE_MM
 from cardiac_ct_fm.preprocess import normalise
 from recipes.federated_distillation.pseudo_labels import PseudoLabels
 from recipes.federated_distillation.scans import Scan
 
 LOOK_SHARE: dict[LookName, float] = {"locate": 0.2, "heart": 0.4, "root": 0.4}
 """How often each look is drawn, as in plain training (``recipes.pretrain``)."""
-
-ABOVE_MM = 4.0
-"""Root windows are centred this far above the hinge points, as in plain training and prediction: ostia lie above."""
 
 SCALE_SD = 0.04
 """SD of the logarithm of a window's scale, as in plain training."""
@@ -72,14 +70,16 @@ def generator(*words: object) -> np.random.Generator:
 def aim(scan: Scan, look: str, rng: np.random.Generator) -> FloatArray:
     """Where a training window is centred, RAS mm (3,): as far off as the look before may leave it.
 
-    The spreads are those of plain training (:func:`cardiac_ct_fm.training.looks.look_centre`).
+    As in plain training (:func:`cardiac_ct_fm.training.looks.look_centre`) the locating look lies anywhere over the
+    trunk, the heart look 12 mm off the middle, the root look 6 mm. Here no window lies off the heart or anywhere in
+    it, which plain training mixes in, and the wide quarter of the root looks has 18 mm in place of 15.
     """
     if look == "locate":
         off = rng.uniform(np.array([-60, -60, -110]), np.array([60, 40, 110]))
     elif look == "heart":
         off = rng.normal(0, 12, 3)
     else:
-        off = np.array([0, 0, ABOVE_MM]) + rng.normal(0, 6.0 if rng.random() < 0.75 else 18.0, 3)
+        off = np.array([0, 0, ROOT_ABOVE_MM]) + rng.normal(0, 6.0 if rng.random() < 0.75 else 18.0, 3)
     centre: FloatArray = (scan.root_centre if look == "root" else scan.heart_centre) + off
     return centre
 

@@ -17,7 +17,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from cardiac_ct_fm.errors import CardiacCTError, DataError
+from cardiac_ct_fm.errors import CardiacCTError, DataError, OutputError
 from recipes.federated_distillation.messages import Reply
 from recipes.federated_distillation.plan import make_plan
 from recipes.federated_distillation.settings import Settings
@@ -50,8 +50,9 @@ class SiteExecutor(Executor):  # type: ignore[misc]  # NVFlare has no annotation
             if self._worker is None:
                 self._worker = self._prepare(name, fl_ctx)
         except CardiacCTError as error:
-            self.logger.error("%s has no usable data: %s", name, error)
-            return pack_reply(Reply(name, order.step, order.round, left_out="no data"))
+            self.logger.error("%s cannot begin: %s", name, error)
+            reason = "disk full" if isinstance(error, OutputError) else "no data"
+            return pack_reply(Reply(name, order.step, order.round, left_out=reason))
         return pack_reply(self._worker.handle(order))
 
     def _prepare(self, name: str, fl_ctx: FLContext) -> SiteWorker:

@@ -6,12 +6,14 @@ the step and the round, so that a site that was killed trains a round again to t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from cardiac_ct_fm.errors import CardiacCTError
 from cardiac_ct_fm.model import CardiacCTModel
 from recipes.federated_distillation.examples import Example, View, choose_look, draw_view, example_of, generator
 from recipes.federated_distillation.networks import learning_rate, window
@@ -30,6 +32,8 @@ from recipes.federated_distillation.scans import Scan
 from recipes.federated_distillation.settings import Settings
 from recipes.federated_distillation.trainee import SiteProblemError
 
+logger = logging.getLogger("federated_distillation.site")
+
 MAX_NORM = 2.0
 """Gradients are clipped to this norm, as in plain training (``recipes.pretrain``)."""
 
@@ -47,9 +51,7 @@ def scans_per_part(step: Step, scans: Sequence[Scan], pseudo: Mapping[str, Pseud
     counts: dict[str, float] = {"trunk": float(len(scans))}
     for head in step.heads:
         own = sum(head in s.labels for s in scans)
-        soft = sum(
-            pseudo[s.patient].weight.get(head, 0.0) for s in scans if s.patient in pseudo and head not in s.labels
-        )
+        soft = sum(pseudo[s.key].weight.get(head, 0.0) for s in scans if s.key in pseudo and head not in s.labels)
         if own + soft > 0:
             counts[head] = float(own + soft)
     return counts
@@ -65,10 +67,11 @@ class LocalRound:
         step: what is trained.
         number: of the round.
         scans: what it is trained on.
-        pseudo: patient → the teachers' labels.
+        pseudo: key of a scan → the teachers' labels.
         helpers: head → frozen network whose answers are learned where a window has no real label of the head.
         device: where to train.
         drawn: windows kept from earlier rounds.
+        unusable: keys of scans that turned out not to be readable.
     """
 
     settings: Settings
@@ -80,6 +83,7 @@ class LocalRound:
     helpers: Mapping[str, CardiacCTModel] = field(default_factory=dict)
     device: torch.device = CPU
     drawn: Drawn = field(default_factory=dict)
+    unusable: set[str] = field(default_factory=set)
 
     def fit(self, trainee: Trainee) -> dict[str, dict[str, float]]:
         """Train through the epochs of the round.
@@ -149,10 +153,17 @@ class LocalRound:
         for number, begin in enumerate(turns):
             if s.batch_maxnum and number >= s.batch_maxnum:
                 return
-            chosen = [scans[i] for i in order[begin : begin + s.batch_size]]
-            yield [e for scan in chosen for e in self._windows(scan, visit, self.pseudo.get(scan.patient))]
+            batch: list[Example] = []
+            for i in order[begin : begin + s.batch_size]:
+                try:
+                    batch += self._windows(scans[i], visit)
+                except CardiacCTError as error:
+                    logger.warning("A scan is left out: %s", error)
+                    self.unusable.add(scans[i].key)
+            if batch:
+                yield batch
 
-    def _windows(self, scan: Scan, visit: int, pseudo: PseudoLabels | None) -> list[Example]:
+    def _windows(self, scan: Scan, visit: int) -> list[Example]:
         """The windows of one scan in one pass; kept where they come again."""
         s, step, config = self.settings, self.step, self.step.network
         looks = {look.name: look for look in config.looks}
@@ -160,12 +171,12 @@ class LocalRound:
         edge = window(s, config)
         result = []
         for number in range(s.looks_per_scan):
-            key = (config.looks, config.intensity, step.looks, edge, scan.patient, turn, number)
+            key = (config.looks, config.intensity, step.looks, edge, scan.key, turn, number)
             view = self.drawn.get(key)
             if view is None:
-                rng = generator(s.seed, self.site, scan.patient, turn, number, *step.looks)
+                rng = generator(s.seed, self.site, scan.key, turn, number, *step.looks)
                 view = draw_view(scan, choose_look(looks, step.looks, rng), edge, config.intensity, rng)
                 if s.variants:
                     self.drawn[key] = view
-            result.append(example_of(view, step.heads, pseudo))
+            result.append(example_of(view, step.heads, self.pseudo.get(scan.key)))
         return result

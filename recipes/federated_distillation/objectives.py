@@ -18,9 +18,13 @@ from cardiac_ct_fm.heads import CoarseHeads
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.training.losses import POINT_WEIGHT, dice_ce
 from recipes.federated_distillation.examples import Example
+from recipes.federated_distillation.pseudo_labels import UNKNOWN
 
 DEEP_WEIGHTS = (1.0, 0.5, 0.25)
 """Weights of full, half and quarter resolution (the paper's research code)."""
+
+SURE = 50.0
+"""A logit whose softmax is 1 in single precision, and 0 with the opposite sign."""
 
 CONDITIONAL_RAMP = (0.01, 1.0)
 """Weight of the conditional loss in the first and the last round (ConDistFL, Wang et al. 2023)."""
@@ -102,13 +106,18 @@ def point_weights(head: str, logits: Tensor) -> Tensor | None:
 
 
 def _deep(levels: list[Tensor], target: Tensor, classes: Tensor | None) -> Tensor:
-    """Dice + CE at every resolution, labels taken by nearest neighbour."""
+    """Dice + CE at every resolution, labels taken by nearest neighbour; voxels that are unknown teach nothing."""
     weights = DEEP_WEIGHTS[: len(levels)]
     total = levels[0].new_zeros(())
     for weight, logits in zip(weights, levels, strict=True):
         own = target
         if logits.shape[2:] != target.shape[1:]:
             own = F.interpolate(target[:, None].float(), size=logits.shape[2:], mode="nearest")[:, 0]
+        unknown = own == UNKNOWN
+        if bool(unknown.any()):  # there the answer is background already, for sure
+            sure = logits.new_full((1, logits.shape[1], 1, 1, 1), -SURE)
+            sure[:, 0] = SURE
+            logits, own = torch.where(unknown[:, None], sure, logits), own.masked_fill(unknown, 0)
         total = total + weight * dice_ce(logits, own, weights=classes)
     return total / sum(weights)
 

@@ -23,6 +23,7 @@ from cardiac_ct_fm.config import LookConfig
 from cardiac_ct_fm.decode import decode_landmarks
 from cardiac_ct_fm.files import atomic_write
 from cardiac_ct_fm.geometry import Grid
+from cardiac_ct_fm.guidance import ROOT_ABOVE_MM
 from cardiac_ct_fm.label_resampling import resample_label_map
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.model import CardiacCTModel
@@ -32,6 +33,10 @@ from recipes.federated_distillation.settings import Settings
 
 SHIFT_MM = 3.0
 """SD per axis of the moved windows: half the error with which a root window is aimed in training (6 mm)."""
+
+
+UNKNOWN = 255
+"""Voxels of a target that nothing is known of; no loss is taken there."""
 
 
 @dataclass
@@ -53,15 +58,16 @@ class PseudoLabels:
     def target(self, head: str, grid: Grid) -> Tensor | None:
         """The label map (X, Y, Z) uint8 of a head on a grid; None where there is no pseudo-label.
 
-        A segmentation that was made on a smaller window than ``grid`` says nothing of what lies outside of it.
+        A segmentation says nothing of what lies outside of the window that it was made on: :data:`UNKNOWN` there.
         """
         if head not in self.weight:
             return None
         if head in self.points:
             return spheres(self.points[head], HEADS[head].classes, grid)
-        if self.grid is None or self.grid.coverage_of(grid) < 0.5:
+        if self.grid is None:
             return None
-        return torch.from_numpy(np.ascontiguousarray(resample_label_map(self.maps[head], self.grid, grid)))
+        known = np.ascontiguousarray(resample_label_map(self.maps[head] + np.uint8(1), self.grid, grid))  # 0 outside
+        return torch.from_numpy(known - np.uint8(1)) if known.any() else None
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all.
@@ -100,8 +106,8 @@ class PseudoLabels:
 
 
 def pseudo_file(folder: Path, scan: Scan) -> Path:
-    """Where a scan's pseudo-labels lie; the patient's name is hashed even in the site's own folder."""
-    return folder / f"{hashlib.sha256(scan.patient.encode()).hexdigest()[:20]}.npz"
+    """Where a scan's pseudo-labels lie; names are hashed even in the site's own folder."""
+    return folder / f"{hashlib.sha256(scan.key.encode()).hexdigest()[:20]}.npz"
 
 
 @torch.inference_mode()
@@ -146,7 +152,7 @@ def _answers(
 ) -> Iterator[tuple[Tensor, Grid]]:
     """Probabilities (C, X, Y, Z) with their grids; the first is undisturbed."""
     device = next(model.parameters()).device
-    centre = scan.root_centre + np.array([0, 0, 4.0])
+    centre = scan.root_centre + np.array([0, 0, ROOT_ABOVE_MM])
     noise = int(rng.integers(2**31))
     for number in range(settings.uncertainty_samples):
         moved = settings.uncertainty == "shifts" and number > 0

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from os.path import relpath
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,11 @@ class Scan(ABC):
 
     patient: str
     labels: frozenset[str]
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """Names the scan at its site, also among several of one patient. Never sent."""
 
     @property
     @abstractmethod
@@ -104,6 +110,11 @@ class DigitalScan(Scan):
         self._site, self._seed, self._cases = site, seed, cases
 
     @property
+    def key(self) -> str:
+        """The patient, who has one scan."""
+        return self.patient
+
+    @property
     def case(self) -> Case:
         """The patient."""
         if self._seed not in self._cases:
@@ -159,17 +170,27 @@ class FileScan(Scan):
     Attributes:
         image: NIfTI file or DICOM folder.
         maps: segmentation head → label map file.
-        landmarks: a file that :func:`cardiac_ct_fm.landmark_io.read_landmarks` reads.
+        landmarks: landmark head → file that :func:`cardiac_ct_fm.landmark_io.read_landmarks` reads.
+        folder: of the data list; keys rest on the image's place in it, so that all data may move together.
     """
 
     patient: str
     image: Path
     maps: dict[str, Path] = field(default_factory=dict)
-    landmarks: Path | None = None
+    landmarks: dict[str, Path] = field(default_factory=dict)
+    folder: Path = Path()
+
+    @property
+    def key(self) -> str:
+        """Patient and image."""
+        return f"{self.patient} {Path(relpath(self.image, self.folder)).as_posix()}"
 
     @cached_property
     def _points(self) -> dict[str, Landmark]:
-        return read_landmarks(self.landmarks) if self.landmarks else {}
+        found: dict[str, Landmark] = {}
+        for head, file in self.landmarks.items():
+            found |= {name: point for name, point in read_landmarks(file).items() if name in HEADS[head].classes}
+        return found
 
     @cached_property
     def labels(self) -> frozenset[str]:  # type: ignore[override]  # read from the files on first use

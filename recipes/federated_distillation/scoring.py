@@ -6,6 +6,7 @@ treat it as infinitely far. The Dice of two empty masks is 1, of an empty and a 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,21 +19,20 @@ from torch import Tensor
 from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.config import LookConfig
 from cardiac_ct_fm.decode import decode_landmarks
+from cardiac_ct_fm.errors import CardiacCTError
 from cardiac_ct_fm.geometry import Grid
+from cardiac_ct_fm.guidance import ROOT_ABOVE_MM
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.preprocess import normalise
-from recipes.federated_distillation.examples import ABOVE_MM, generator
+from cardiac_ct_fm.training.statistics import SUCCESS_MM, quantile
+from recipes.federated_distillation.examples import generator
 from recipes.federated_distillation.scans import Scan
 
+logger = logging.getLogger("federated_distillation.site")
+
 AIM_MM = 6.0
-"""SD per axis with which the tested window misses the root, as in training."""
-
-RATES_MM = (2.0, 2.5, 3.0, 4.0)
-"""Success rates are given within these distances, the usual ones of landmark challenges."""
-
-RESAMPLES = 1000
-"""Bootstrap resamples of patients."""
+"""SD per axis with which the tested window misses the root: that of most training windows (:func:`.examples.aim`)."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def draw_held_out_window(scan: Scan, look: LookConfig, heads: Iterable[str], see
         heads: heads that are asked for, or needed as a second input; those without a label are left out.
         seed: of the window's place.
     """
-    rng = generator(seed, scan.patient, "test")
-    centre = scan.root_centre + np.array([0, 0, ABOVE_MM]) + rng.normal(0, AIM_MM, 3)
+    rng = generator(seed, scan.key, "test")
+    centre = scan.root_centre + np.array([0, 0, ROOT_ABOVE_MM]) + rng.normal(0, AIM_MM, 3)
     grid = Grid.centred(centre, look.spacing_mm, (look.window,) * 3)
     known = scan.labels.intersection(heads)
     hu, maps = scan.draw(grid, known, int(rng.integers(2**31)))
@@ -101,13 +101,32 @@ def errors(model: CardiacCTModel, window: HeldOutWindow, heads: Sequence[str]) -
 
 
 def score(model: CardiacCTModel, scan: Scan, heads: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
-    """Draw a scan's window and give the :func:`errors` of a network in it."""
+    """Draw a scan's window and give the :func:`errors` of a network in it.
+
+    In a scan that cannot be read or whose root is unknown nothing is found: it counts as failed, and the log says why.
+    """
     look = model.config.look("root")
     wanted = [h for h in heads if h in scan.labels and h in look.heads]
     if not wanted:
         return {}
     needed = {*wanted, "heart"} if model.config.condition_on_seg else set(wanted)
-    return errors(model, draw_held_out_window(scan, look, needed, seed), wanted)
+    try:
+        window = draw_held_out_window(scan, look, needed, seed)
+    except CardiacCTError as error:
+        logger.warning("A held-out scan counts as failed: %s", error)
+        return _nothing_found(scan, wanted)
+    return errors(model, window, wanted)
+
+
+def _nothing_found(scan: Scan, heads: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The :func:`errors` of a scan in which no network can look: each labelled point missing, each Dice 0."""
+    result: dict[str, dict[str, Any]] = {}
+    for head in heads:
+        if HEADS[head].kind == "landmarks":
+            result[head] = {"points": {name: None for name, point in scan.points(head).items() if point.found}}
+        else:
+            result[head] = {"dice": dict.fromkeys(HEADS[head].classes, 0.0)}
+    return result
 
 
 def distances(found: Mapping[str, Landmark], truth: Mapping[str, Landmark], grid: Grid) -> dict[str, float | None]:
@@ -146,29 +165,26 @@ def pool(scores: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[st
     return result
 
 
-def summary(values: Sequence[float | None], kind: str, seed: int = 0) -> dict[str, float | int | None]:
-    """Figures of one list, with a bootstrap interval of the median.
+def summary(values: Sequence[float | None], kind: str) -> dict[str, float | int | None]:
+    """Figures of one list. Intervals need to know which values are of one patient, and that no site tells.
 
     Args:
         values: errors in mm or Dice; None is a point that was not found.
         kind: ``points`` or ``dice``.
-        seed: of the resamples.
 
     Returns:
-        ``n``, quartiles and the interval's ends (None: infinitely far), for points also success rates.
+        ``n`` and quartiles (None: infinitely far), for points also ``missing`` and success rates.
     """
     array = np.array([math.inf if v is None else v for v in values], dtype=np.float64)
     if not len(array):
         return {"n": 0}
-    rng = np.random.default_rng(seed)
-    medians = np.array([_quantile(rng.choice(array, len(array)), 0.5) for _ in range(RESAMPLES)])
     result: dict[str, float | int | None] = {"n": len(array)}
     for name, share in (("q25", 0.25), ("median", 0.5), ("q75", 0.75)):
-        result[name] = _finite(_quantile(array, share))
-    result["median_low"], result["median_high"] = (_finite(_quantile(medians, q)) for q in (0.025, 0.975))
+        figure = float(quantile(array, share))
+        result[name] = round(figure, 4) if math.isfinite(figure) else None
     if kind == "points":
         result["missing"] = int(np.isinf(array).sum())
-        for limit in RATES_MM:
+        for limit in SUCCESS_MM:
             result[f"within_{limit:g}_mm"] = round(float((array <= limit).mean()), 4)
     return result
 
@@ -176,12 +192,3 @@ def summary(values: Sequence[float | None], kind: str, seed: int = 0) -> dict[st
 def flat(metrics: Mapping[str, Mapping[str, Any]], head: str, kind: str) -> list[float | None]:
     """All figures of a head's structures in one list."""
     return [v for values in metrics.get(head, {}).get(kind, {}).values() for v in values]
-
-
-def _quantile(array: np.ndarray, share: float) -> float:
-    """Quantile by the lower neighbour, which is defined for infinite values too."""
-    return float(np.sort(array)[int(np.floor(share * (len(array) - 1)))])
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 4) if math.isfinite(value) else None

@@ -94,6 +94,9 @@ class SiteWorker:
             self.settings, self.site.name, step, order.round, scans, pseudo, helpers, self.device, self._drawn
         )
         reply.metrics |= work.fit(trainee)
+        scans = [s for s in scans if s.key not in work.unusable]
+        if not scans:
+            raise SiteProblemError("no data", "no training scan can be read")
         counts = scans_per_part(step, scans, pseudo)
         old = order.parameters["model"]
         for name, new in arrays_of(trainee).items():
@@ -114,7 +117,7 @@ class SiteWorker:
         """Training scans with any label of the step's heads; a task network's scans need the task's own label."""
         points = {h for h in step.heads if h != "heart"}
         wanted = points if len(points) == 1 else set(step.heads)
-        usable = [s for s in self.site.training if wanted & s.labels or s.patient in pseudo]
+        usable = [s for s in self.site.training if wanted & s.labels or s.key in pseudo]
         for scan in list(usable):
             try:
                 _ = scan.root_centre
@@ -155,7 +158,7 @@ class SiteWorker:
         kept = dict.fromkeys(teachers, 0)
         asked = dict.fromkeys(teachers, 0)
         for scan in self.site.training:
-            rng = generator(self.settings.seed, self.site.name, scan.patient, "label")
+            rng = generator(self.settings.seed, self.site.name, scan.key, "label")
             try:
                 labels = doubt(scan, teachers, self.settings, rng)
             except CardiacCTError as error:
@@ -169,10 +172,10 @@ class SiteWorker:
             reply.metrics[head] = {"kept": kept[head], "dropped": asked[head] - kept[head]}
 
     def _pseudo_labels(self) -> dict[str, PseudoLabels]:
-        """What :meth:`_label` wrote, by patient; patients without any accepted label are left out."""
-        found = {s.patient: pseudo_file(self.work, s) for s in self.site.training}
-        loaded = {patient: PseudoLabels.load(path) for patient, path in found.items() if path.exists()}
-        return {patient: labels for patient, labels in loaded.items() if labels.weight}
+        """What :meth:`_label` wrote, by the scans' keys; scans without any accepted label are left out."""
+        found = {s.key: pseudo_file(self.work, s) for s in self.site.training}
+        loaded = {key: PseudoLabels.load(path) for key, path in found.items() if path.exists()}
+        return {key: labels for key, labels in loaded.items() if labels.weight}
 
     def _test(self, step: Step, order: Order, reply: Reply) -> None:
         """Errors on the scans that were held out."""

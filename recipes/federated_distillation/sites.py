@@ -1,13 +1,14 @@
 """A site: its scans, which of them are labelled, and which patients are never trained on.
 
 A digital site is a range of patients of the cohort with the label counts of one of the paper's hospitals; a real one is
-a folder with a MONAI data list. Both are only ever read at the site itself.
+a folder with a data list. Both are only ever read at the site itself.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +17,13 @@ from pathlib import Path
 from cardiac_ct_fm.anatomy import HEADS, head_spec
 from cardiac_ct_fm.cohort import sites as cohort
 from cardiac_ct_fm.cohort.case import Case
-from cardiac_ct_fm.errors import ConfigError, DataError, UnknownNameError
+from cardiac_ct_fm.errors import CardiacCTError, ConfigError, DataError, UnknownNameError
+from cardiac_ct_fm.files import write_json
+from cardiac_ct_fm.training.data_list import Entry, read_data_list
 from recipes.federated_distillation.scans import DigitalScan, FileScan, Scan
 from recipes.federated_distillation.settings import POINT_TASKS, Settings
+
+logger = logging.getLogger("federated_distillation.site")
 
 PAPER_SITES: dict[str, cohort.Site] = {f"site-{here.number}": here for here in cohort.SITES}
 """The eight digital hospitals: label counts of the paper's, scanners, populations and observers of the cohort's."""
@@ -91,45 +96,45 @@ def digital_site(name: str, settings: Settings) -> Site:
     return site
 
 
-def folder_site(name: str, data_list: Path, settings: Settings) -> Site:
+def folder_site(name: str, data_list: Path, settings: Settings, work: Path) -> Site:
     """A site of real scans.
 
-    The data list is MONAI's: ``{"training": [{"image": …, "heart": …, "calc": …, "landmarks": …, "patient": …}, …]}``
-    with paths relative to its folder. Everything but ``image`` may be missing; ``patient`` is the image's name where it
-    is.
+    Args:
+        name: the site.
+        data_list: the package's own (:mod:`cardiac_ct_fm.training.data_list`), of which ``training`` is taken.
+        settings: share and seed of the split.
+        work: the site's folder for working files, which remembers who is held out.
 
     Raises:
-        DataError: no such file, not a data list, or a scan that is not there.
+        DataError: no such file, not a data list, or a file that is not there.
+        OutputError: the split cannot be written down.
     """
-    try:
-        rows = json.loads(data_list.read_text(encoding="utf-8"))["training"]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise DataError(
-            f'{data_list} is no data list ({error}); it must hold {{"training": [{{"image": …}}, …]}}.'
-        ) from error
-    if not isinstance(rows, list) or not rows:
-        raise DataError(f"{data_list} lists no scan under 'training'.")
-    scans: list[Scan] = [_file_scan(row, data_list) for row in rows]
-    return split(name, scans, settings)
-
-
-def _file_scan(row: dict[str, str], data_list: Path) -> FileScan:
-    """One row of a data list."""
-    segmentations = [h for h, spec in HEADS.items() if spec.kind == "segmentation"]
-    known = {"image", "landmarks", "patient", *segmentations}
-    unknown = sorted(set(row) - known)
-    if "image" not in row or unknown:
-        raise DataError(
-            f"{data_list}: {json.dumps(row)} must have 'image' and may have {', '.join(sorted(known - {'image'}))}"
-            + (f"; it has {', '.join(unknown)}." if unknown else ".")
+    entries = read_data_list(data_list).training
+    others = sorted({head for entry in entries for head in entry.labels} - set(HEADS))
+    if others:
+        logger.warning(
+            "%s: a federation has no head for %s; these labels are left alone.", data_list, ", ".join(others)
         )
-    paths = {k: data_list.parent / v for k, v in row.items() if k != "patient"}
-    missing = [str(p) for p in paths.values() if not p.exists()]
-    if missing:
-        raise DataError(f"{data_list} names {missing[0]}, which does not exist.")
-    maps = {h: paths[h] for h in segmentations if h in paths}
-    patient = row.get("patient", paths["image"].name.split(".")[0])
-    return FileScan(patient, paths["image"], maps, paths.get("landmarks"))
+    scans: list[Scan] = []
+    for entry in entries:
+        scan = _file_scan(entry, data_list.resolve().parent)
+        try:
+            _ = scan.labels
+        except CardiacCTError as error:
+            logger.warning("A scan is left out, its points cannot be read: %s", error)
+        else:
+            scans.append(scan)
+    if not scans:
+        raise DataError(f"{data_list} lists no scan under 'training' that can be read.")
+    return split(name, scans, settings, work / f"split-{settings.seed}-{settings.test_ratio:g}.json")
+
+
+def _file_scan(entry: Entry, folder: Path) -> FileScan:
+    """A scan of a data list in ``folder``."""
+    files = {h: entry.label_of(h, points=spec.kind == "landmarks", plain=False) for h, spec in HEADS.items()}
+    maps = {h: file for h, file in files.items() if file is not None and HEADS[h].kind == "segmentation"}
+    landmarks = {h: file for h, file in files.items() if file is not None and HEADS[h].kind == "landmarks"}
+    return FileScan(entry.patient, entry.image, maps, landmarks, folder)
 
 
 def site_from_config(name: str, config: Path, settings: Settings) -> tuple[Site, Path]:
@@ -147,7 +152,7 @@ def site_from_config(name: str, config: Path, settings: Settings) -> tuple[Site,
         if "digital" in raw:
             site = digital_site(str(raw["digital"]), settings)
             return Site(name, site.training, site.held_out), work
-        return folder_site(name, Path(raw["data_list"]), settings), work
+        return folder_site(name, Path(raw["data_list"]), settings, work), work
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise DataError(
             f'{config} must hold {{"data_list": "/data/site.json", "work": "/data/work"}} ({type(error).__name__}: '
@@ -155,25 +160,38 @@ def site_from_config(name: str, config: Path, settings: Settings) -> tuple[Site,
         ) from error
 
 
-def split(name: str, scans: Sequence[Scan], settings: Settings) -> Site:
-    """Hold patients out, the same ones for ever: by a hash of seed and patient, per pattern of labels.
+def split(name: str, scans: Sequence[Scan], settings: Settings, drawn: Path | None = None) -> Site:
+    """Hold patients out by a hash of seed and patient, per pattern of labels; all scans of a patient stay together.
 
-    A new scan never moves another patient's between the halves unless the counts change; all scans of a patient stay
-    together.
+    Args:
+        name: the site.
+        scans: all that it has.
+        settings: share and seed.
+        drawn: file of who was drawn before. They stay where they are, whoever comes or goes and whatever is labelled
+            since; only new patients are drawn. None for digital sites, whose patients the settings name.
+
+    Raises:
+        OutputError: ``drawn`` cannot be written.
     """
     patients: dict[str, list[Scan]] = {}
     for scan in scans:
-        patients.setdefault(scan.patient, []).append(scan)
+        digest = hashlib.sha256(f"{settings.seed}:{scan.patient}".encode()).hexdigest()
+        patients.setdefault(digest, []).append(scan)
     strata: dict[tuple[str, ...], list[str]] = {}
-    for patient, own in patients.items():
+    for patient, own in sorted(patients.items()):
         pattern = tuple(sorted(frozenset().union(*(s.labels for s in own))))
         strata.setdefault(pattern, []).append(patient)
-    held: set[str] = set()
+    before: dict[str, bool] = json.loads(drawn.read_text(encoding="utf-8")) if drawn and drawn.exists() else {}
+    held = dict(before)
     for members in strata.values():
-        members.sort(key=lambda p: hashlib.sha256(f"{settings.seed}:{p}".encode()).digest())
         count = round(settings.test_ratio * len(members))
         if len(members) > 1:
             count = min(max(count, 1), len(members) - 1)
-        held.update(members[:count])
-    training = [s for s in scans if s.patient not in held]
-    return Site(name, training, [s for s in scans if s.patient in held])
+        count -= sum(before.get(p, False) for p in members)
+        held |= {p: i < count for i, p in enumerate(p for p in members if p not in before)}
+    if drawn and held != before:
+        write_json(drawn, held)
+    site = Site(name, [], [])
+    for patient, own in patients.items():
+        (site.held_out if held[patient] else site.training).extend(own)
+    return site
