@@ -212,6 +212,12 @@ def test_a_missing_value_matters_only_while_it_could_decide(sinus, state):
         (4.5, 0.5, "intermediate", "4.5 ± 0.5 mm: intermediate"),
         (5.8, 0.5, "borderline", "5.8 ± 0.5 mm: intermediate"),
         (9.0, 0.5, "not met", "9.0 ± 0.5 mm: long"),
+        (
+            -3.0,
+            1.2,
+            "not judged",
+            "-3.0 ± 1.2 mm: The point lies on the wrong side of the annulus plane; check the points.",
+        ),
         (2.9, None, "met", "2.9 mm: short"),
         (4.5, None, "intermediate", "4.5 mm: intermediate"),
     ],

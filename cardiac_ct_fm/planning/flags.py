@@ -28,7 +28,7 @@ class Flag:
         rule: the threshold in words.
         state: ``borderline`` when the answer turns within one standard deviation of a value, which takes a known
             one; ``intermediate`` when a value lies between two thresholds; ``not judged`` when a missing value could
-            still decide.
+            still decide, or a point lies on the wrong side of the annulus, so that it or the plane is wrong.
         values: the values that were used, in words.
         source: where the rule was read.
         doubtful: whether a value that it rests on is ``low_confidence``.
@@ -81,6 +81,8 @@ def _below(
             texts.append("a value is missing")
             certain = False
             continue
+        if row.value < 0.0:
+            return _impossible(title, rule, row, source)
         sd = row.uncertainty or 0.0
         used.append(row)
         texts.append(f"{_known(row, 1)} mm")
@@ -90,6 +92,12 @@ def _below(
     state: State = "not met" if not possible else "not judged" if missing else "met" if certain else "borderline"
     weak = any(row.status == "low_confidence" for row in used)
     return Flag(title, rule, state, ", ".join(dict.fromkeys(texts)), source, weak)
+
+
+def _impossible(title: str, rule: str, row: Measurement, source: str) -> Flag:
+    """A height or length below 0: its point lies on the wrong side of the annulus plane, so nothing is judged by it."""
+    why = str(row.details.get("message") or "The point lies on the wrong side of the annulus plane; check the points.")
+    return Flag(title, rule, "not judged", f"{_known(row, 1)} mm: {why}", source, True)
 
 
 def _ranked(row: Measurement, low: float, high: float, met_above: bool) -> State:
@@ -108,6 +116,8 @@ def _septum(measurements: Mapping[str, Measurement]) -> Flag:
     row = measurements.get("membranous_septum_length_mm")
     if row is None or row.value is None:
         return Flag(title, rule, "not judged", "a value is missing", HOKKEN)
+    if row.value < 0.0:
+        return _impossible(title, rule, row, HOKKEN)
     group = "short" if row.value < 3.0 else "intermediate" if row.value <= 6.0 else "long"
     state = _ranked(row, low=3.0, high=6.0, met_above=False)
     return Flag(title, rule, state, f"{_known(row, 1)} mm: {group}", HOKKEN, row.status == "low_confidence")

@@ -157,7 +157,7 @@ def height_values(sheet: Sheet, annulus: Annulus, doubt: Doubt) -> None:
         return
     crest = points.ras["MS2"]
     length = -float(annulus.plane.height(crest))
-    above = Finding("crest_above_annulus", "The crest of the muscular septum lies above the annulus plane; check MS2.")
+    above = Finding("crest_above_annulus", f"MS2 lies {-length:.1f} mm above the annulus plane; check the points.")
     sheet.put(
         "membranous_septum_length_mm",
         length,
