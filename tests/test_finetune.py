@@ -7,10 +7,12 @@ import dataclasses
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
-from command_line import files_in
-from labelled_patients import PATIENTS, listing
+from command_line import files_in, run
+from labelled_patients import PATIENTS, listing, rows, save
 from small_trunk import RESULTS, SETTINGS, head_of, logits, same, trunk
 
 import cardiac_ct_fm as ccf
@@ -21,7 +23,7 @@ from cardiac_ct_fm.training.trainee import HeadTrainee
 
 def test_the_last_layer_learns_more_on_a_trained_trunk_than_on_a_random_one(data_list: Path) -> None:
     """The left ventricle of a patient whom neither the head nor the trunk has seen."""
-    settings = FinetuneSettings(epochs=12, patch=32, windows=3, looks=("locate",), lr=0.05)
+    settings = FinetuneSettings(epochs=12, patch=32, windows=3, looks=("heart",), lr=0.05)
     trained = finetune("cardiac_swin_tiny", data_list, "ventricle", settings=settings)
     random = finetune(ccf.create_model("cardiac_swin_tiny", seed=0), data_list, "ventricle", settings=settings)
     assert trained.best_dice is not None
@@ -36,6 +38,7 @@ def test_the_results_are_whole_and_nothing_else_is_left(trained: tuple[FinetuneR
     assert report["head"]["classes"] == ["Ventricle"]
     assert report["trunk_sha256"] == trunk().trunk_sha256()
     assert report["best_val_dice"] == result.best_dice
+    assert report["warning"] is result.standing.warning is None
     with (out / "history.csv").open(newline="") as file:
         written = [float(row["val_dice"]) for row in csv.DictReader(file)]
     assert written == [row["val_dice"] for row in result.standing.history]
@@ -91,6 +94,29 @@ def test_epochs_after_the_first_read_cached_features_and_the_size_of_the_cache_c
     none = finetune(trunk(), data_list, "ventricle", settings=dataclasses.replace(SETTINGS, cache_gb=0.0))
     assert len(computed) == windows + (1 + SETTINGS.epochs) * windows
     assert same(head_of(kept), head_of(none))
+
+
+def test_a_head_that_finds_nothing_trains_on_gives_its_lowest_loss_and_says_so(
+    labelled: Path, trunk_folder: Path, tmp_path: Path
+) -> None:
+    """Nothing of the validation scan is labelled, so that every voxel that is found is wrong."""
+    scan = nib.load(labelled / "p2" / "ct.nii.gz")
+    blank = save(tmp_path / "blank.nii.gz", np.zeros(scan.shape, np.uint8), scan.affine)
+    nothing = [{"image": "p2/ct.nii.gz", "label": str(blank), "patient": "p2"}]
+    source = listing(labelled, rows(labelled), name="nothing.json", validation=nothing)
+    settings = dataclasses.replace(SETTINGS, patience=1)
+    result = finetune(trunk(), source, "ventricle", out=tmp_path / "out", settings=settings)
+    losses = [row["val_loss"] for row in result.standing.history]
+    assert [row["val_dice"] for row in result.standing.history] == [0.0] * settings.epochs
+    assert losses[result.standing.best_epoch - 1] == min(losses) < losses[0]
+    report = json.loads((tmp_path / "out" / "finetune.json").read_text())
+    assert report["warning"] == result.standing.warning
+    assert "met no label of the validation scans in 3 epochs (Dice 0)" in report["warning"]
+    answer = run(
+        "finetune", source, "--head", "ventricle", "-o", tmp_path / "told", "-m", trunk_folder, "--patch", "16",
+        "--windows", "1", "--epochs", "1", "--looks", "heart",
+    )  # fmt: skip
+    assert (answer.code, answer.out.count("The head is of no use yet")) == (0, 1)
 
 
 def test_a_decoder_of_its_own_leaves_all_other_heads_as_they_were(

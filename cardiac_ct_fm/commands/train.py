@@ -127,11 +127,13 @@ def finetune(
         result = train_head(model, data, head, classes=names, kind=kind, out=out, settings=settings, progress=step)
     if json_output:
         figures = {"best_validation_dice": result.best_dice, "epochs": result.standing.epoch}
-        print_json({"head": head, "path": str(result.path), **figures})
+        print_json({"head": head, "path": str(result.path), **figures, "warning": result.standing.warning})
         return 0
     dice = "no validation scans" if result.best_dice is None else f"best validation Dice {result.best_dice:.3f}"
     where = f"{head}: {result.path} ({dice})"
     console().print(where, markup=False, soft_wrap=True)
+    if result.standing.warning is not None:
+        console().print(result.standing.warning, markup=False, soft_wrap=True, style="yellow")
     if train != "all":
         console().print(
             f"Use it: cardiac-ct-fm predict SCAN -o OUT --model {model} --head-file {result.path}",

@@ -53,7 +53,7 @@ class FinetuneResult:
         head: name of the head.
         path: the head file, or with ``train="all"`` the model folder; None when no folder was given.
         best_dice: best validation Dice, None without validation scans.
-        standing: epochs done, seconds, history.
+        standing: epochs done, seconds, history, and a warning where the head found nothing.
     """
 
     model: CardiacCTModel
@@ -270,7 +270,8 @@ def _write(
     draw_history(folder / "history.png", standing.history, head)
     draw_montage(folder / "montage.png", learner, windows, MONTAGE_WINDOWS)
     figures = {"epochs": standing.epoch, "best_epoch": standing.best_epoch, "best_val_dice": standing.best}
-    write_json(folder / REPORT, {**about, **figures, "seconds": round(standing.seconds, 1), "result": path.name})
+    ending = {"seconds": round(standing.seconds, 1), "warning": standing.warning, "result": path.name}
+    write_json(folder / REPORT, {**about, **figures, **ending})
     tidy(folder, path)
     return path
 

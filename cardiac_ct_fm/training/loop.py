@@ -191,9 +191,9 @@ class Loop:
         return self.standing
 
     def _stale(self) -> bool:
-        """Whether validation has not improved for too long."""
+        """Whether validation has not improved for too long; a head that finds nothing yet is given all epochs."""
         waited = self.standing.epoch - self.standing.best_epoch
-        return self.standing.best is not None and waited >= self.settings.patience
+        return bool(self.standing.best) and waited >= self.settings.patience
 
     def _prepare(self) -> None:
         """Read every scan once: problems show before the first update, features are computed, voxels counted."""
@@ -225,17 +225,24 @@ class Loop:
             total, seen = total + float(loss.detach()) * len(x), seen + len(x)
             self._tell(f"epoch {number}", step, self.steps, began, self.settings.epochs - number)
         self.learner.model.eval()
-        row: dict[str, float | int | None] = {"epoch": number, "lr": self.schedule.lr, "train_loss": total / seen}
+        row: dict[str, float | None] = {"epoch": number, "lr": self.schedule.lr, "train_loss": total / seen}
         row |= self._validate()
         self.standing.epoch, self.standing.updates = number, self.schedule.updates
         self.standing.seconds += time.perf_counter() - began
-        dice = row["val_dice"]
-        if dice is None or self.standing.best is None or dice > self.standing.best:
-            self.standing.best, self.standing.best_epoch = dice, number
+        if self._better(row):
+            self.standing.best, self.standing.best_epoch = row["val_dice"], number
             self.best = {k: v.detach().clone() for k, v in self.schedule.average.state_dict().items()}
         self.standing.history.append({**row, "seconds": round(self.standing.seconds, 2)})
         if self.folder is not None:
             save_state(self.folder, with_best(self.schedule.state(), self.best), self.standing, self.fingerprint)
+
+    def _better(self, row: Mapping[str, float | None]) -> bool:
+        """Whether this epoch's weights are to be kept: a higher Dice, or the same and a lower loss on validation."""
+        dice, loss = row["val_dice"], row["val_loss"]
+        if dice is None or loss is None or not self.standing.history:
+            return True
+        best = self.standing.history[self.standing.best_epoch - 1]
+        return bool(dice > best["val_dice"] or (dice == best["val_dice"] and loss < best["val_loss"]))
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float | None]:

@@ -44,7 +44,7 @@ class FinetuneSettings:
         windows: windows per scan and epoch.
         batch_size: windows per update.
         validation: share of patients set aside where the data list has no validation scans; 0 for none.
-        patience: epochs without a better validation Dice after which training stops.
+        patience: epochs without a better validation Dice after which training stops, once it is above 0.
         thin: whether the head is a thin tree, None: coronaries are. Centrelines count then (clDice), and with
             ``train="head"`` blocks of windows are learned, all but a scan's first window varied, without class
             weights; ``hidden`` has no part in that.

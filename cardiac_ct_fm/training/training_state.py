@@ -46,6 +46,16 @@ class Standing:
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def warning(self) -> str | None:
+        """A sentence where the head found nothing of the validation scans, None where it did."""
+        if self.best != 0:
+            return None
+        return (
+            f"The head is of no use yet: it met no label of the validation scans in {self.epoch} epochs (Dice 0). "
+            "Check these labels, or train longer, on more scans or more of the network (decoder)."
+        )
+
 
 def save_state(folder: Path, tensors: Mapping[str, Tensor], standing: Standing, fingerprint: str) -> None:
     """Replace the state file.
