@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import permutations
 
@@ -14,6 +15,7 @@ from cardiac_ct_fm.errors import ConfigError, DataError
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.planning import PlanningOptions, measure
 from cardiac_ct_fm.planning.catalogue import CATALOGUE
+from cardiac_ct_fm.planning.flags import find_flags
 from cardiac_ct_fm.volume_io import Volume
 
 ROOT = RootPhantom(lobes=1.5)
@@ -249,8 +251,35 @@ def test_label_map_of_another_grid_is_refused(scan, points):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"valve": "quadricuspid"}, {"calcium_threshold": "x"}, {"calcium_hu": 0.0}, {"samples": 2}]
+    ("name", "off", "title"),
+    [
+        ("MS2", [0.0, 0.0, 9.0], "Pacemaker after TAVI"),
+        ("LCA", [0.0, 0.0, -15.0], "Coronary obstruction, left"),
+        ("RCA", [0.0, 0.0, -18.0], "Coronary obstruction, right, traditional"),
+    ],
+)
+def test_a_point_on_the_wrong_side_of_the_annulus_is_not_judged_by(scan, points, name, off, title):
+    plan = measured(scan, points | {name: points[name] + off})
+    (flag,) = (flag for flag in find_flags(plan.measurements) if flag.title == title)
+    assert (flag.state, flag.doubtful) == ("not judged", True)
+    assert re.search(rf"{name} lies [23]\.\d mm (below|above) the annulus plane; check the points", flag.values)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"valve": "quadricuspid"},
+        {"calcium_threshold": "x"},
+        {"calcium_hu": 0.0},
+        {"calcium_above_lumen_hu": -500.0},
+        {"calcium_above_lumen_hu": float("inf")},
+        {"landmark_sd_mm": (-1.0, -2.0)},
+        {"landmark_sd_mm": (2.0, 1.0)},
+        {"landmark_sd_mm": (1.0, float("nan"))},
+        {"landmark_sd_mm": (1.0,)},
+        {"samples": 2},
+    ],
 )
 def test_impossible_options_are_refused(wrong):
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         PlanningOptions(**wrong)
