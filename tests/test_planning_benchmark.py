@@ -18,7 +18,7 @@ from recipes.benchmarks.planning import (
 
 
 def row(name, truth, value, seed=0):
-    return {"seed": seed, "name": name, "truth": truth, "value": value, "asked": True}
+    return {"seed": seed, "name": name, "truth": truth, "value": value, "sd": None, "asked": True}
 
 
 def patient(seed):

@@ -13,12 +13,8 @@ from cardiac_ct_fm.planning.planes import Finding
 from cardiac_ct_fm.planning.sheet import Doubt, Sheet, Status, edge_sd
 from cardiac_ct_fm.planning.values import CUSPS, SCAN_ENDS
 
-LVOT_AREA_SD = 0.25
-"""Least standard deviation of the outflow tract's area, as a share of it; lengths, which go with its root, have half.
-
-Root mean square of (true − measured) / measured in 92 digital patients with true landmarks (``docs/planning.md``): 15 %
-against the blood that is painted, 25 % against the tube without the muscle bundles in it; the larger, as a reader may
-mean either. Edge and level alone gave 6 % (median)."""
+SINUS_LEVEL_SD_MM = 1.0
+"""Doubt of the widest level along the line, where diameters hardly change (house choice: one section)."""
 
 
 def level_values(
@@ -31,9 +27,6 @@ def level_values(
         for name, quantity in names.items():
             contour = section.contour
             sd = float(np.hypot(edge_sd(contour, quantity), slope_at(line, section, quantity) * sd_mm))
-            if name.startswith("lvot_"):
-                share = LVOT_AREA_SD if quantity == "area_mm2" else LVOT_AREA_SD / 2.0
-                sd = max(sd, share * getattr(contour, quantity))
             ends = (
                 {"ends": contour.chord_ras("max" in quantity)}
                 if quantity in ("min_diameter_mm", "max_diameter_mm")
@@ -62,9 +55,9 @@ def level_values(
         sinus = sections["sinus"]
         names = {"sinus_mean_diameter_mm": "area_diameter_mm", "sinus_area_mm2": "area_mm2"}
         names |= {f"sinus_{q}": q for q in ("min_diameter_mm", "max_diameter_mm")}
-        enter(sinus, names, 1.0)
+        enter(sinus, names, SINUS_LEVEL_SD_MM)
         height = float(annulus.plane.height(sinus.contour.centroid))
-        sheet.put("sinus_height_mm", height, float(np.hypot(level_sd, 1.0)), plane=sinus.contour.plane)
+        sheet.put("sinus_height_mm", height, float(np.hypot(level_sd, SINUS_LEVEL_SD_MM)), plane=sinus.contour.plane)
         centre = annulus.hinges.mean(axis=0)
         for cusp, hinge in zip(CUSPS, annulus.hinges, strict=True):
             chord = sinus_chord(sinus.contour, hinge - centre)

@@ -13,6 +13,7 @@ from cardiac_ct_fm.geometry import FloatArray
 from cardiac_ct_fm.planning.annulus import Annulus, Lumen, Points, perturbed_contours, perturbed_planes
 from cardiac_ct_fm.planning.catalogue import CATALOGUE, CUSP_MEASUREMENTS
 from cardiac_ct_fm.planning.contours import Contour
+from cardiac_ct_fm.planning.measured import least_sd
 from cardiac_ct_fm.planning.options import PlanningOptions
 from cardiac_ct_fm.planning.planes import Finding, Plane
 from cardiac_ct_fm.result import Measurement
@@ -55,7 +56,9 @@ class Sheet:
         Args:
             name: in the catalogue.
             value: in the catalogue's unit.
-            sd: one standard deviation, or None where it is not known.
+            sd: one standard deviation as this scan tells it, or None where it is not known; what was measured on
+                digital patients (:mod:`cardiac_ct_fm.planning.measured`) is told where it is larger, with this beside
+                it as ``scan_sd``.
             uses: landmarks that it rests on.
             plane: where it was measured.
             points: named points (…, 3) in RAS mm that it was measured between.
@@ -78,6 +81,9 @@ class Sheet:
                 )
             )
         row: dict[str, Any] = dict(details or {})
+        least = least_sd(name, value, row)
+        if sd is not None and sd < least:
+            sd, row["scan_sd"] = least, float(sd)
         row["uses"] = list(uses)
         if plane is not None:
             row["plane"] = {"origin_ras": _rounded(plane.origin, 3), "normal_ras": _rounded(plane.normal, 6)}

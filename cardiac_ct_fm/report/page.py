@@ -51,12 +51,15 @@ FLAG_CHIPS: dict[State, str] = {
 
 NOTES = (
     ("± is one standard deviation.", "It carries the doubt of the landmarks, from their confidence, and of the lumen's "
-     "edge, from noise and blur. It does not cover a point that was placed on the wrong structure."),
+     "edge, from noise and blur. Of outflow tract, smallest and largest annulus diameter, sinuses, junction and "
+     "calcium it is at least as large as the errors on digital patients were; real patients were not measured. Errors "
+     "have longer tails than a normal distribution: there, up to one value in ten lay beyond twice the ±, of calcium "
+     "from 850 HU one in seven. It does not cover a point that was placed on the wrong structure."),
     ("Status.", "“low confidence” is a number that a person has to look at first; “not measured” and “scan ends” have "
      "no number, and the reason stands beside them. Nothing is filled in."),
     ("Calcium “to half-way”", "means from deposits that reach the threshold to half-way to what lies around them. "
      "That is nearer to how much there is. Published volumes count voxels above a threshold and are smaller at 850 HU: "
-     "run with “--calcium-extent threshold” to compare with them."),
+     "run with “--calcium-extent threshold” to compare with them. ± is against how much there is, either way."),
     ("Between readers", "is how far two people differ on the same measurement, with its source below the table."),
     ("Wrong point?", "Correct it in 3D Slicer (landmarks.mrk.json) or in a text editor (landmarks.json) and run "
      "“cardiac-ct-fm measure SCAN --landmarks EDITED -o OUT”: every number is made again, without the network."),

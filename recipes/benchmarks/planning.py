@@ -23,11 +23,8 @@ import torch
 from cardiac_ct_fm import __version__
 from cardiac_ct_fm.inference import Predictor
 from recipes.benchmarks.planning_cases import Row, with_predicted_landmarks, with_true_landmarks
+from recipes.benchmarks.planning_doubt import LEAST_CALCIUM_MM3, asked, coverage, off, per_cusp, percent, read
 from recipes.benchmarks.planning_plots import bland_altman
-
-LEAST_CALCIUM_MM3 = 10.0
-"""Below this a share of the volume says nothing (three voxels of a planning scan); such cusps are counted apart, as
-calcium where there is none."""
 
 BY_CONSTRUCTION = ("lca_height_mm", "rca_height_mm", "membranous_septum_length_mm", "carm_")
 """What rests on the points alone: with true points it is right by construction, which passes no test."""
@@ -43,11 +40,6 @@ SOURCES: dict[str, tuple[str, ...]] = {
 error changes no number."""
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def _cusps(kind: str) -> tuple[str, ...]:
-    """Names of the calcium of the three cusps, found in one way."""
-    return tuple(f"calcium_{c}_mm3{kind}" for c in ("rcc", "lcc", "ncc"))
 
 
 HUMAN_AREA, HUMAN_DIAMETER = "diameter 0.4 ± 0.9 mm", "diameter 0.2 (−1.4…+1.8) mm"
@@ -69,28 +61,18 @@ QUANTITIES: tuple[tuple[str, tuple[str, ...], str, float | None, str], ...] = (
     ("Outflow tract area, smooth tube", ("lvot_area_mm2 smooth",), "%", None, ""),
     ("C-arm, three-cusp (2 angles)", ("carm_three_cusp_lao_deg", "carm_three_cusp_cran_deg"), "°", 2.0, ""),
     ("C-arm, cusp overlap (2 angles)", ("carm_cusp_overlap_lao_deg", "carm_cusp_overlap_cran_deg"), "°", 2.0, ""),
-    ("Calcium per cusp, label map", _cusps(""), "%", 10.0, ""),
-    ("Calcium per cusp, from 850 HU", _cusps(" fixed"), "%", 10.0, ""),
-    ("Calcium per cusp, blood + 100 HU", _cusps(" lumen"), "%", 10.0, ""),
-    ("Voxels per cusp, from 850 HU", _cusps(" fixed counted"), "%", None, ""),
-    ("Voxels per cusp, blood + 100 HU", _cusps(" lumen counted"), "%", None, ""),
+    ("Calcium per cusp, label map", per_cusp(""), "%", 10.0, ""),
+    ("Calcium per cusp, from 850 HU", per_cusp(" fixed"), "%", 10.0, ""),
+    ("Calcium per cusp, blood + 100 HU", per_cusp(" lumen"), "%", 10.0, ""),
+    ("Voxels per cusp, from 850 HU", per_cusp(" fixed counted"), "%", None, ""),
+    ("Voxels per cusp, blood + 100 HU", per_cusp(" lumen counted"), "%", None, ""),
 )
 """Title, names, unit of the error, the issue's limit for the median, and what two people differ by."""
 
 
 def errors(rows: list[Row], names: tuple[str, ...], unit: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     """(N,) signed errors of what could be asked; a missing value is NaN."""
-    found = []
-    for row in rows:
-        if row["name"] not in names or not row["asked"]:
-            continue
-        if row["name"].startswith("calcium") and row["truth"] < LEAST_CALCIUM_MM3:
-            continue
-        error = float("nan") if row["value"] is None else row["value"] - row["truth"]
-        if row["name"].endswith("_deg"):
-            error = (error + 180.0) % 360.0 - 180.0
-        found.append(100.0 * error / row["truth"] if unit == "%" else error)
-    return np.array(found)
+    return np.array([100.0 * off(row) / row["truth"] if unit == "%" else off(row) for row in asked(rows, names)])
 
 
 def false_calcium(rows: list[Row], names: tuple[str, ...]) -> dict[str, Any] | None:
@@ -126,6 +108,7 @@ def summary(rows: list[Row], kind: str) -> list[dict[str, Any]]:
             "bias": float(made.mean()) if len(made) else None,
             "lower": float(made.mean() - 1.96 * made.std()) if len(made) else None,
             "upper": float(made.mean() + 1.96 * made.std()) if len(made) else None,
+            "within_1_and_1.96_sd": coverage(rows, names),
             "limit": limit,
             "human": human,
             "by_construction": given,
@@ -144,8 +127,8 @@ def markdown(table: list[dict[str, Any]]) -> list[str]:
     """The summary for people."""
     out = [
         "| Quantity | asked | missed | median error [quartiles] | bias, limits of agreement of those made "
-        "| calcium where there is none | wanted | people |",
-        "|---|---|---|---|---|---|---|---|",
+        "| truth within 1 and 1.96 SD | calcium where there is none | wanted | people |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for e in table:
         unit = "" if e["unit"] == "°" else " "
@@ -156,7 +139,9 @@ def markdown(table: list[dict[str, Any]]) -> list[str]:
             wanted = "by construction"
         none = e["calcium_where_none"]
         false = "" if none is None else f"{none['false']} of {none['cusps']}, up to {none['largest_mm3']:.0f} mm³"
-        cells = (e["quantity"], e["asked"], e["missed"], spread, agreement, false, wanted, e["human"])
+        # Where the points make a value right, its truth lies within any standard deviation.
+        held = "" if e["by_construction"] else percent(e["within_1_and_1.96_sd"])
+        cells = (e["quantity"], e["asked"], e["missed"], spread, agreement, held, false, wanted, e["human"])
         out.append("| " + " | ".join(map(str, cells)) + " |")
     return out
 
@@ -237,11 +222,16 @@ def main() -> None:
     parser.add_argument("--predicted", type=int, default=0, help="patients with predicted landmarks, from seed 0 on")
     parser.add_argument("--model", default="cardiac_swin_tiny")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--again", action="store_true", help="tables and plots of OUT's own rows, nothing is measured")
     parser.add_argument("--rows", type=Path, default=Path("out/planning"), help="folder that keeps finished patients")
     parser.add_argument("--cache", type=Path, help="folder that keeps rendered whole scans")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.again:
+        rows, before = read(args.out / "true.csv"), json.loads((args.out / "true.json").read_text(encoding="utf-8"))
+        write(rows, "true", before["patients"], args.out, before["made_with"])
+        return
     if args.n:
         made_with = sources_id("true")
         rows = collect(range(args.n), args.rows / f"true-{made_with}.jsonl", with_true_landmarks)

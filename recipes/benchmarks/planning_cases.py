@@ -51,7 +51,7 @@ TRACT, SMOOTH_TRACT = "lvot_area_mm2", "lvot_area_mm2 smooth"
 
 Row = dict[str, Any]
 
-UNKNOWN: Row = {"value": None, "sd": None, "status": "not_found", "reason": "no_lumen_edge"}
+UNKNOWN: Row = {"value": None, "sd": None, "scan_sd": None, "status": "not_found", "reason": "no_lumen_edge"}
 """A threshold's row where the blood, on which it rests, was not seen."""
 
 
@@ -103,6 +103,7 @@ def made(row: Measurement) -> Row:
     return {
         "value": row.value,
         "sd": row.uncertainty,
+        "scan_sd": row.details.get("scan_sd", row.uncertainty),
         "status": row.status,
         "reason": row.details.get("reason"),
     }
