@@ -22,7 +22,7 @@ def cardiac_ct_fm(weights: str = "cardiac_swin_tiny", **options: _Any) -> _Any:
         A module; ``model(x)`` takes a normalised image (B, 1, X, Y, Z) and gives ``{head: logits}``.
 
     Example:
-        >>> model = torch.hub.load("org/cardiac-ct-fm", "cardiac_ct_fm", heads=["hps"], trust_repo=True)
+        >>> model = torch.hub.load("org/cardiac-ct-fm", "cardiac_ct_fm", heads=["heart", "hps"], trust_repo=True)
         >>> logits = model(torch.zeros(1, 1, 96, 96, 96))["hps"]
     """
     return _ccf.from_pretrained(weights, **options)

@@ -195,12 +195,16 @@ class ModelConfig:
 
         Args:
             head: the new head.
-            looks: names of the looks that it is read from; ``detail`` is made from ``root`` where the model has none.
+            looks: names of the looks that it is read from; ``detail`` is made from ``root`` where the model has none,
+                ``locate`` is for the head that finds the heart.
 
         Raises:
-            ConfigError: no such look, or a head of this name.
+            ConfigError: no such look, or one for another head, or a head of this name.
         """
         wanted, own = set(looks), self.looks
+        if "locate" in wanted and head.name != "heart":
+            fine = [k.name for k in own if k.name != "locate"]
+            raise ConfigError(f"look 'locate' is for the head 'heart' alone; {head.name!r} can have {', '.join(fine)}.")
         if "detail" in wanted and not any(k.name == "detail" for k in own):
             own = (*own, dataclasses.replace(self.look("root"), name="detail", heads=()))
         chosen = {self.replace(looks=own).look(name).name for name in wanted}

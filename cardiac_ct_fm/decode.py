@@ -114,6 +114,16 @@ def _fit(a: Landmark, b: Landmark) -> bool:
     return math.dist(a.ras_mm, b.ras_mm) <= FURTHEST_MM.get(frozenset((a.name, b.name)), math.inf)
 
 
+def within(points: dict[str, Landmark], grid: Grid) -> dict[str, Landmark]:
+    """The same points; those outside of a lattice are not found."""
+    return {
+        name: point
+        if point.ras_mm is None or bool(grid.contains(np.array(point.ras_mm)))
+        else Landmark(name, False, None, 0.0)
+        for name, point in points.items()
+    }
+
+
 def largest_components(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Keep the largest connected region (6-neighbourhood) of every label; the rest becomes background.
 

@@ -19,16 +19,16 @@ import torch
 from cardiac_ct_fm import __version__
 from cardiac_ct_fm.anatomy import HEART_LABELS, heads_in_order
 from cardiac_ct_fm.config import LookConfig, LookName
-from cardiac_ct_fm.decode import decode_landmarks, largest_components
+from cardiac_ct_fm.decode import decode_landmarks, largest_components, within
 from cardiac_ct_fm.errors import ImageError, UnknownNameError, UsageError
 from cardiac_ct_fm.geometry import FloatArray, Grid
 from cardiac_ct_fm.guidance import CHAMBERS, chambers_box, cut_off, near_chambers, root_boundary, root_centre
 from cardiac_ct_fm.image_checks import image_warnings
-from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.looks import Answer, answer, window_grid, windows
 from cardiac_ct_fm.measurements import add_measurements
 from cardiac_ct_fm.merging import label_map
 from cardiac_ct_fm.model import CardiacCTModel
+from cardiac_ct_fm.preprocess import look_tensor
 from cardiac_ct_fm.result import Prediction
 from cardiac_ct_fm.runtime import Clock, choose_device, full_float32
 from cardiac_ct_fm.volume_io import Volume, load_volume
@@ -79,13 +79,18 @@ class Predictor:
 
     Raises:
         WeightsError: the model cannot be loaded.
-        UsageError: the device does not exist.
+        UsageError: the device does not exist, or the model cannot find a heart.
     """
 
     def __init__(self, model: str | Path | CardiacCTModel, device: str = "auto") -> None:
         self.device = choose_device(device)
         if not isinstance(model, CardiacCTModel):
             model = CardiacCTModel.from_pretrained(model)
+        if "heart" not in model.heads:
+            raise UsageError(
+                f"{model.config.name} has no head 'heart', which finds the heart in a scan; load it too, "
+                "heads=['heart', …], or train it. For logits of a window the model is enough: model(x)."
+            )
         self.model = model.to(self.device).eval()
 
     def __call__(
@@ -142,8 +147,6 @@ class Predictor:
         looks = {look.name: look for look in self.model.config.looks}
         found = self._locate(volume, looks["locate"], None)
         grid = window_grid(looks["heart"], found.centre)
-        from cardiac_ct_fm.preprocess import look_tensor
-
         with torch.inference_mode():
             x = look_tensor(volume, grid, self.model.config.intensity, self.device)
             deepest = self.model.forward_intermediates(x)[-1]
@@ -151,10 +154,12 @@ class Predictor:
 
     def _heads(self, heads: Sequence[str] | None) -> tuple[str, ...]:
         known = [h.name for h in self.model.config.heads]
+        if heads is not None and not heads:
+            raise UsageError(f"heads is empty; choose among {', '.join(known)}, or leave it out for all of them.")
         for name in heads or ():
             if name not in known:
                 raise UnknownNameError("head in this model", name, known)
-        return heads_in_order(heads or known)
+        return heads_in_order(known if heads is None else heads)
 
     def _locate(self, volume: Volume, look: LookConfig, progress: Progress | None) -> _Place:
         """Where chambers, muscle and great vessels are."""
@@ -251,7 +256,7 @@ class Predictor:
             if head.kind == "landmarks":
                 finest = own[-1]
                 decoded = decode_landmarks(finest.logits[name], finest.grid, head.classes, boundary)
-                pred.landmarks |= {k: _inside(v, pred.grid) for k, v in decoded.items()}
+                pred.landmarks |= within(decoded, pred.grid)
             else:
                 labels = label_map(own, name, pred.grid)
                 if any(look.name == "detail" and name in look.heads for look in self.model.config.looks):
@@ -283,13 +288,6 @@ class Predictor:
             ],
             "seconds": {k: round(v, 3) for k, v in laps.items()},
         }
-
-
-def _inside(point: Landmark, grid: Grid) -> Landmark:
-    """The point, or the same name as not found where it lies outside of the scan."""
-    if point.ras_mm is None or bool(grid.contains(np.array(point.ras_mm))):
-        return point
-    return Landmark(point.name, False, None, 0.0)
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,8 @@ def bad_input(case: str, labelled: Path, tmp_path: Path, trunk_folder: Path) -> 
         head, says = "my head", "must be a Python identifier"
     elif case == "look that is unknown":
         extra, says = ["--looks", "nowhere"], "choose among locate, heart, root, detail"
+    elif case == "look that finds the heart":
+        model, extra, says = "cardiac_swin_tiny", ["--looks", "locate"], "look 'locate' is for the head 'heart' alone"
     elif case == "patch that does not fit":
         extra, says = ["--patch", "15"], "needs a multiple of 8, for example 16"
     elif case == "points outside of the scan":
@@ -154,7 +156,8 @@ def bad_input(case: str, labelled: Path, tmp_path: Path, trunk_folder: Path) -> 
     [
         "image without label", "label values outside the classes", "label on another grid", "label that is no image",
         "empty list", "no list", "patient on both sides", "head that exists", "head with a bad name",
-        "look that is unknown", "patch that does not fit", "points outside of the scan", "pickle as weights",
+        "look that is unknown", "look that finds the heart", "patch that does not fit", "points outside of the scan",
+        "pickle as weights",
     ],
 )  # fmt: skip
 def test_bad_input_is_one_clear_line_and_nothing_is_written(

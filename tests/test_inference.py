@@ -16,6 +16,7 @@ from cardiac_ct_fm.errors import ImageError, UnknownNameError, UsageError
 from cardiac_ct_fm.geometry import Grid, to_canonical
 from cardiac_ct_fm.inference import Predictor
 from cardiac_ct_fm.label_resampling import resample_label_map
+from cardiac_ct_fm.model import create_model
 from cardiac_ct_fm.volume_io import Volume
 from recipes.benchmarks.real_scan import agreement, circle
 
@@ -162,8 +163,15 @@ def test_wrong_arguments_name_the_choices(predictor, demo_path):
         predictor(demo_path, quality="best")
     with pytest.raises(UnknownNameError, match="heart"):
         predictor(demo_path, heads=["hart"])
+    with pytest.raises(UsageError, match="heads is empty; choose among heart, hps"):
+        predictor(demo_path, heads=[])
     with pytest.raises(UsageError, match="no device called"):
-        Predictor(predictor.model, device="tpu9")
+        Predictor(predictor.model, device="xla")
+
+
+def test_a_model_that_cannot_find_the_heart_is_no_predictor():
+    with pytest.raises(UsageError, match=r"no head 'heart'.*heads=\['heart', …\]"):
+        Predictor(create_model("cardiac_swin_tiny", heads=["hps"]))
 
 
 def test_the_circle_through_three_points():

@@ -181,6 +181,15 @@ def test_an_added_head_is_part_of_the_configuration_and_leaves_the_others_as_the
             model.add_head(reserved, ["A"])
 
 
+def test_only_the_head_that_finds_the_heart_is_read_from_the_look_that_finds_it() -> None:
+    model = ccf.create_model("cardiac_swin_tiny", heads=["hps"])
+    with pytest.raises(ccf.UsageError, match="'apex' can have heart, root"):
+        model.add_head("apex", ["Apex"], looks=["locate"])
+    assert list(model.heads) == ["hps"]
+    model.add_head("heart", HeadConfig.builtin("heart").classes, looks=["locate", "heart", "root"])
+    assert "heart" in model.config.look("locate").heads
+
+
 def test_a_head_with_its_own_decoder_learns_without_touching_the_trunk() -> None:
     model, x = small_model(), image()
     model.add_head("apex", ["Apex"], own_decoder=True)
