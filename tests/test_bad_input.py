@@ -250,8 +250,10 @@ def test_a_batch_goes_on_and_says_so(tmp_path: Path, small: tuple[np.ndarray, np
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "measurements.csv", "z"]
     with (tmp_path / "out" / "measurements.csv").open(newline="") as stream:
         table = {line["case"]: line for line in csv.DictReader(stream)}
-    assert list(table) == ["a", "z"]
-    for line, row in zip(table.values(), (rows[0], rows[2]), strict=True):
+    assert {name: line["status"] for name, line in table.items()} == {"a": "done", "text": "failed", "z": "done"}
+    assert table["text"]["reason"] == rows[1]["error"]
+    assert (table["text"]["LV_volume_ml"], table["text"]["LV_volume_ml_status"]) == ("", "not_measured")
+    for line, row in ((table["a"], rows[0]), (table["z"], rows[2])):
         for measured in row["measurements"]:
             cell, value = line[measured["name"]], measured["value"]
             assert cell == "" if value is None else float(cell) == pytest.approx(value, rel=1e-4)

@@ -79,7 +79,7 @@ def predict(
     """Find chambers, valve landmarks and calcium in cardiac CT, and measure the aortic root.
 
     Writes FOLDER/<scan>/ with a label map, landmarks (JSON, 3D Slicer, MITK), measurements, a picture and a report,
-    and for several scans FOLDER/measurements.csv, one row per scan.
+    and for several scans FOLDER/measurements.csv, one row per scan; a later run adds its scans to the table.
 
     Exit code 0: all done. 1: failed. 2: wrong usage. 3: some of several scans failed, the others are done.
 
@@ -96,7 +96,7 @@ def predict(
     cases = list_cases(scans, series)
     from cardiac_ct_fm.batch import BatchPredictor
     from cardiac_ct_fm.commands.results import outcome_row, print_json, print_outcome, print_summary
-    from cardiac_ct_fm.commands.table import write_table
+    from cardiac_ct_fm.commands.table import holds_table, write_table
     from cardiac_ct_fm.progress import ScanProgress
 
     def write(prediction: Prediction, folder: Path) -> None:
@@ -132,13 +132,11 @@ def predict(
             elif single:
                 progress.stop()
                 print_outcome(outcome)
-    if not single:
-        complete = {row["name"]: Path(row["folder"]) for row in rows if row["status"] != "failed"}
-        if complete:
-            _log.info("All measurements in one table: %s", write_table(complete, out))
-        if not json_output:
-            print_summary(rows)
     failed = sum(row["status"] == "failed" for row in rows)
+    if holds_table(out) or (not single and failed < len(rows)):
+        _log.info("All measurements in one table: %s", write_table(rows, out))
+    if not single and not json_output:
+        print_summary(rows)
     if failed:
         _log.error("%d of %d scans failed; the others are complete.", failed, len(rows))
     return 0 if not failed else ALL_FAILED if failed == len(rows) else PART_FAILED

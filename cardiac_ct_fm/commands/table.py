@@ -1,34 +1,71 @@
-"""One table of all scans of a run, read back from their folders."""
+"""One table of all scans that were predicted into a folder; later runs add their rows to it."""
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 TABLE = "measurements.csv"
 
 
-def write_table(folders: Mapping[str, Path], out: Path) -> Path:
-    """Write ``measurements.csv``: a row per scan with complete results, three columns per measurement.
+def holds_table(out: Path) -> bool:
+    """Whether a table of ours lies in a folder."""
+    path = out / TABLE
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        return stream.readline().startswith("case,")
+
+
+def write_table(rows: Iterable[Mapping[str, Any]], out: Path) -> Path:
+    """Write ``measurements.csv``: a row per scan with its status, and three columns per measurement.
+
+    Rows of other scans that the table holds already stay.
 
     Args:
-        folders: name of the scan → folder of its results, done now or by an earlier run.
+        rows: ``name``, ``folder`` (of the results), ``status`` and ``error`` of every scan.
         out: folder of the table.
 
     Returns:
         The file.
 
     Raises:
+        DataError: there is another file of this name.
         OutputError: the file system refuses.
     """
+    from cardiac_ct_fm.errors import DataError
+    from cardiac_ct_fm.files import atomic_write
     from cardiac_ct_fm.planning import measurements_to_csv
     from cardiac_ct_fm.result import Measurement
 
-    cases = {}
-    for name, folder in folders.items():
-        rows = json.loads((folder / "measurements.json").read_text(encoding="utf-8"))["measurements"]
-        cases[name] = {row["name"]: Measurement(**row) for row in rows}
     path = out / TABLE
-    measurements_to_csv(path, cases)
+    if path.exists() and not holds_table(out):
+        raise DataError(f"{path} is no table of measurements and is left alone; move it away and predict again.")
+    table = _read(path) if path.exists() else {}
+    status: dict[str, dict[str, str]] = {}
+    cases: dict[str, dict[str, Measurement]] = {}
+    for row in rows:
+        status[row["name"]] = {"case": row["name"], "status": row["status"], "reason": row["error"] or ""}
+        if row["status"] != "failed":
+            content = json.loads((Path(row["folder"]) / "measurements.json").read_text(encoding="utf-8"))
+            cases[row["name"]] = {m["name"]: Measurement(**m) for m in content["measurements"]}
+    with atomic_write(path) as temporary:
+        measurements_to_csv(temporary, cases)
+        measured = _read(temporary)
+        table |= {name: {**cells, **measured.get(name, {})} for name, cells in status.items()}
+        columns = list(dict.fromkeys(column for cells in table.values() for column in cells))
+        with temporary.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(columns)
+            for cells in table.values():
+                writer.writerow(cells.get(c, "not_measured" if c.endswith("_status") else "") for c in columns)
     return path
+
+
+def _read(path: Path) -> dict[str, dict[str, str]]:
+    """Scan → its cells by column."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return {cells["case"]: cells for cells in csv.DictReader(stream)}

@@ -1,0 +1,56 @@
+"""``measurements.csv``: one table for all scans that were ever predicted into a folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cardiac_ct_fm.commands.table import TABLE, holds_table, write_table
+from cardiac_ct_fm.errors import DataError
+from cardiac_ct_fm.result import Measurement
+
+
+def done(out: Path, name: str, **values: float | None) -> dict[str, Any]:
+    """A scan's row after its results were written."""
+    rows = [Measurement(k, v, "mm", "ok" if v is not None else "not_found").to_dict() for k, v in values.items()]
+    (out / name).mkdir(parents=True, exist_ok=True)
+    (out / name / "measurements.json").write_text(json.dumps({"measurements": rows}))
+    return {"name": name, "folder": str(out / name), "status": "done", "error": None}
+
+
+def failed(out: Path, name: str) -> dict[str, Any]:
+    return {"name": name, "folder": str(out / name), "status": "failed", "error": "is not a CT, but a photo"}
+
+
+def table_in(out: Path) -> dict[str, dict[str, str]]:
+    with (out / TABLE).open(newline="", encoding="utf-8") as stream:
+        return {line["case"]: line for line in csv.DictReader(stream)}
+
+
+def test_a_later_run_adds_its_scans_and_replaces_those_it_did_again(tmp_path: Path) -> None:
+    write_table([done(tmp_path, "a", lca_mm=1.5), done(tmp_path, "b", lca_mm=2), failed(tmp_path, "c")], tmp_path)
+    write_table([done(tmp_path, "b", lca_mm=3, rca_mm=None), done(tmp_path, "c", lca_mm=4)], tmp_path)
+    table = table_in(tmp_path)
+    assert {name: line["lca_mm"] for name, line in table.items()} == {"a": "1.5", "b": "3", "c": "4"}
+    assert (table["c"]["status"], table["c"]["reason"]) == ("done", "")
+    assert [line["rca_mm_status"] for line in table.values()] == ["not_measured", "not_found", "not_measured"]
+    assert {line["rca_mm"] for line in table.values()} == {""}
+
+
+def test_a_failed_scan_has_a_row_with_its_reason_and_no_number(tmp_path: Path) -> None:
+    write_table([done(tmp_path, "a", lca_mm=1.5), failed(tmp_path, "c")], tmp_path)
+    line = table_in(tmp_path)["c"]
+    assert (line["status"], line["reason"]) == ("failed", "is not a CT, but a photo")
+    assert (line["lca_mm"], line["lca_mm_sd"], line["lca_mm_status"]) == ("", "", "not_measured")
+
+
+def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / TABLE).write_text("scan,area\na,1\n")
+    assert not holds_table(tmp_path)
+    with pytest.raises(DataError, match="left alone"):
+        write_table([done(tmp_path, "a", lca_mm=1)], tmp_path)
+    assert (tmp_path / TABLE).read_text() == "scan,area\na,1\n"
