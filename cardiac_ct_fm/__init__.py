@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cardiac_ct_fm.exchange import export_bundle, export_onnx
     from cardiac_ct_fm.inference import Predictor
     from cardiac_ct_fm.model import CardiacCTModel, create_model, from_pretrained
+    from cardiac_ct_fm.outputs import write_outputs
     from cardiac_ct_fm.publish import export_pretrained
     from cardiac_ct_fm.registry import list_models, model_info
     from cardiac_ct_fm.training.finetune import finetune
@@ -47,6 +48,7 @@ _HOMES = {
     "from_pretrained": "cardiac_ct_fm.model",
     "list_models": "cardiac_ct_fm.registry",
     "model_info": "cardiac_ct_fm.registry",
+    "write_outputs": "cardiac_ct_fm.outputs",
 }
 
 __all__ = [
@@ -70,6 +72,7 @@ __all__ = [
     "from_pretrained",
     "list_models",
     "model_info",
+    "write_outputs",
 ]
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 LabelMap = npt.NDArray[np.uint8]
 Regions = npt.NDArray[np.unsignedinteger]
+Box = tuple[slice, slice, slice]
 
 _PART = 4_000_000
 """Voxels that are counted at once (32 MB of indices)."""
@@ -72,7 +73,7 @@ def labels_at_edge(labels: LabelMap, margins: Sequence[int]) -> set[int]:
     return found - {0}
 
 
-def occupied_box(labels: LabelMap) -> tuple[slice, slice, slice] | None:
+def occupied_box(labels: LabelMap) -> Box | None:
     """The smallest box that holds all labels; None where there are none."""
     # Along the axis that lies furthest apart in memory first: what is left is small.
     box = [slice(None)] * 3

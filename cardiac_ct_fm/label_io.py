@@ -1,19 +1,23 @@
 """Label maps out and in: ``.nii.gz`` on the scan's own grid, with the labels' names in the header.
 
-Written directly (header, then one compressed stream at level 1), which is several times faster than the general
-NIfTI writer. Imports no torch.
+One file holds the labels of all heads; what finer ones cover (the aorta under its calcium) is kept beside it, so that
+the heads' own maps come back whole. Written directly (header, then one compressed stream at level 1), which is several
+times faster than the general NIfTI writer. Imports no torch.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cardiac_ct_fm.anatomy import HEADS, heads_in_order
+from cardiac_ct_fm.components import Box, LabelMap, occupied_box, voxel_counts
 from cardiac_ct_fm.errors import DataError
 from cardiac_ct_fm.files import atomic_write, gzip_writer
 from cardiac_ct_fm.geometry import Grid
@@ -98,6 +102,129 @@ def load_label_map(path: str | Path) -> tuple[npt.NDArray[np.uint8], Grid, dict[
 def label_table(names: Mapping[int, str]) -> dict[str, dict[str, str]]:
     """The content of ``segmentation.json``: ``{"labels": {"1": "Myo", …}}``."""
     return {"labels": {str(value): name for value, name in sorted(names.items())}}
+
+
+def label_values(classes: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], int]:
+    """(head, class) → voxel value in the one label map that is saved.
+
+    The vocabulary's structures keep their values whichever heads were computed (heart 1–7, Calc 8, Coronary 9); the
+    classes of other heads follow in the order given.
+
+    Raises:
+        DataError: more classes than a byte can hold.
+    """
+    table = {key: value for value, key in enumerate(((h, n) for h, names in _built_in().items() for n in names), 1)}
+    extra = [(head, name) for head, names in classes.items() for name in names if (head, name) not in table]
+    table |= {key: value for value, key in enumerate(extra, start=len(table) + 1)}
+    if len(table) > np.iinfo(np.uint8).max:
+        raise DataError(f"{len(table)} classes do not fit one label map of bytes (255); save fewer heads.")
+    wanted = {(head, name) for head, names in classes.items() for name in names}
+    return {key: value for key, value in table.items() if key in wanted}
+
+
+def save_covered(path: str | Path, maps: Mapping[str, LabelMap]) -> None:
+    """Write what the one label map hides: each head's labels in the box around those of the finer heads after it.
+
+    Args:
+        path: ends in ``.npz``; nothing is written where nothing can be hidden.
+        maps: head → (X, Y, Z) uint8.
+
+    Raises:
+        OutputError: the file system refuses.
+    """
+    hidden: dict[str, Any] = {}
+    finer: Box | None = None
+    for head in reversed(heads_in_order(maps)):
+        if finer is not None:
+            hidden[f"{head}/start"], hidden[f"{head}/labels"] = [s.start for s in finer], maps[head][finer]
+        boxes = [box for box in (finer, occupied_box(maps[head])) if box is not None]
+        if boxes:
+            x, y, z = (
+                slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*boxes, strict=True)
+            )
+            finer = x, y, z
+    if hidden:
+        with atomic_write(path) as temporary:
+            np.savez_compressed(temporary, **hidden)
+
+
+def load_covered(path: str | Path) -> dict[str, tuple[Box, LabelMap]]:
+    """Head → box and its labels there, from :func:`save_covered`; nothing where there is no such file.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not Path(path).exists():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        covered: dict[str, tuple[Box, LabelMap]] = {}
+        for head in {key.rpartition("/")[0] for key in arrays}:
+            under = arrays[f"{head}/labels"].astype(np.uint8, copy=False)
+            x, y, z = (slice(a, a + n) for a, n in zip(arrays[f"{head}/start"].tolist(), under.shape, strict=True))
+            covered[head] = (x, y, z), under
+        return covered
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is damaged ({error}). Predict again, or take it away.") from error
+
+
+def take_apart(
+    labels: LabelMap,
+    names: Mapping[int, str],
+    recorded: Mapping[str, Sequence[str]],
+    covered: Mapping[str, tuple[Box, LabelMap]],
+) -> tuple[dict[str, LabelMap], dict[str, tuple[str, ...]], dict[str, int]]:
+    """The heads' own maps from the one label map of all; labels that belong to no head go into a head ``other``.
+
+    Args:
+        labels: (X, Y, Z) the one label map.
+        names: value → name; an editor that saves the map again may drop them, the values are then those of
+            :func:`label_values`.
+        recorded: head → names of its classes, as the map was made from; the vocabulary's heads are known.
+        covered: head → box and its labels there, see :func:`load_covered`.
+
+    Returns:
+        Head → (X, Y, Z) label map, head → names of its classes, and head → how many voxels lie under finer labels
+        without a record of what the head says there (0 where the map was not edited).
+
+    Raises:
+        DataError: ``covered`` belongs to another scan.
+    """
+    counts = voxel_counts(labels)
+    heads = {head: tuple(classes) for head, classes in {**_built_in(), **recorded}.items()}
+    names = dict(names) or {value: name for (_, name), value in label_values(recorded or heads).items()}
+    names |= {value: f"label_{value}" for value in range(1, 256) if counts[value] and value not in names}
+    heads = {head: classes for head, classes in heads.items() if not set(classes).isdisjoint(names.values())}
+    known = {name for classes in heads.values() for name in classes}
+    if rest := tuple(name for _, name in sorted(names.items()) if name not in known):
+        heads["other"] = (*heads.get("other", ()), *rest)
+    values, by_name = label_values(heads), {name: value for value, name in names.items()}
+    maps: dict[str, LabelMap] = {}
+    unknown: dict[str, int] = {}
+    finer = np.zeros(256, bool)
+    for head in reversed(heads_in_order(heads)):
+        table = np.zeros(256, np.uint8)
+        for number, name in enumerate(heads[head], start=1):
+            value = values[head, name]
+            table[value if names.get(value) == name else by_name.get(name, 0)] = number
+        table[0] = 0
+        maps[head] = table[labels]
+        unknown[head] = int(counts[finer].sum())
+        if head in covered and unknown[head]:
+            box, under = covered[head]
+            hidden = finer[labels[box]]
+            if hidden.shape != under.shape:
+                raise DataError(f"What was recorded under the labels of {head} belongs to another scan; predict again.")
+            np.copyto(maps[head][box], under, where=hidden)
+            unknown[head] -= int(np.count_nonzero(hidden))
+        finer |= table > 0
+    return dict(reversed(maps.items())), heads, unknown
+
+
+def _built_in() -> dict[str, tuple[str, ...]]:
+    """Segmentation head of the vocabulary → names of its classes."""
+    return {name: spec.classes for name, spec in HEADS.items() if spec.kind == "segmentation"}
 
 
 def _names_from(content: Any) -> dict[int, str]:

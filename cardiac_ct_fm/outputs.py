@@ -41,18 +41,20 @@ def write_outputs(prediction: Prediction, folder: str | Path, options: PlanningO
         facts = run_facts(found.run)
         write_report(target / "report.html", found.volume, plan, measurements=rows, facts=facts, warnings=notes)
 
-    return prediction.save(folder, extras=[write])
+    return prediction.write_files(folder, extras=[write])
 
 
 def run_facts(run: Mapping[str, Any]) -> dict[str, Any]:
     """What the report says about how a prediction was made, in words, from what ``run.json`` will hold."""
+    again = run.get("measured", {})
     named = {
         "model": run.get("model"),
         "weights sha256": run.get("trunk_sha256"),
         "quality": run.get("quality"),
         "heads": run.get("heads"),
-        "corrected points": run.get("landmarks"),
-        "label map": run.get("segmentation"),
+        "corrected points": again.get("landmarks"),
+        "label map": again.get("segmentation"),
     }
-    versions = {f"version of {name}": value for name, value in run.get("package", {}).items()}
+    package = {**run.get("package", {}), **again.get("package", {})}
+    versions = {f"version of {name}": value for name, value in package.items()}
     return {name: value for name, value in {**named, **versions}.items() if value is not None}

@@ -1,6 +1,6 @@
 """What a prediction is: landmarks, label maps and measurements of one scan, and the folder they are saved in.
 
-Pictures and reports are drawn elsewhere and join :meth:`Prediction.save` as extra writers.
+Pictures and reports are drawn elsewhere and join :meth:`Prediction.write_files` as extra writers.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cardiac_ct_fm import anatomy
-from cardiac_ct_fm.components import occupied_box
+from cardiac_ct_fm.components import LabelMap, occupied_box
 from cardiac_ct_fm.errors import DataError, UnknownNameError
 from cardiac_ct_fm.files import atomic_folder, write_json
 from cardiac_ct_fm.geometry import Grid
-from cardiac_ct_fm.label_io import label_table, save_label_map
+from cardiac_ct_fm.label_io import label_table, label_values, save_covered, save_label_map
 from cardiac_ct_fm.landmark_io import Landmark, write_landmarks, write_mitk, write_slicer
 from cardiac_ct_fm.volume_io import Volume
 
-__all__ = ["RESULT_FILES", "Landmark", "Measurement", "Prediction", "label_values"]
-
-LabelMap = npt.NDArray[np.uint8]
+__all__ = ["RESULT_FILES", "LabelMap", "Landmark", "Measurement", "Prediction"]
 
 COMPLETE_MARKER = "run.json"
 """Written last: a folder that holds it is complete."""
@@ -33,6 +31,7 @@ COMPLETE_MARKER = "run.json"
 RESULT_FILES: tuple[str, ...] = (
     "segmentation.nii.gz",
     "segmentation.json",
+    "covered.npz",
     "landmarks.json",
     "landmarks.mrk.json",
     "landmarks.mps",
@@ -156,11 +155,29 @@ class Prediction:
                 np.copyto(part, np.uint8(values[head, name]), where=own == number)
         return labels, {value: name for (_, name), value in values.items()}
 
-    def save(self, folder: str | Path, extras: Iterable[Callable[[Prediction, Path], None]] = ()) -> Path:
-        """Write the results into ``folder``, all files or none; other files that are there stay.
+    def save(self, folder: str | Path) -> Path:
+        """Write what ``cardiac-ct-fm predict`` writes: label map, points, measurements, picture and report.
+
+        Measures where that is not done yet. :func:`cardiac_ct_fm.write_outputs` does the same with choices.
 
         Args:
-            folder: made if it is not there.
+            folder: made if it is not there; results in it are replaced, other files stay.
+
+        Returns:
+            The folder.
+
+        Raises:
+            OutputError: the file system refuses; nothing is written then.
+        """
+        from cardiac_ct_fm import write_outputs
+
+        return write_outputs(self, folder)
+
+    def write_files(self, folder: str | Path, extras: Iterable[Callable[[Prediction, Path], None]] = ()) -> Path:
+        """Write what is known, undrawn, into ``folder``, all files or none; an older run's results are taken away.
+
+        Args:
+            folder: made if it is not there; files that are no results stay.
             extras: each is called with this prediction and the folder to write its own files into.
 
         Returns:
@@ -175,6 +192,7 @@ class Prediction:
                 labels, names = self.combined()
                 save_label_map(temporary / "segmentation.nii.gz", labels, self.grid, names)
                 write_json(temporary / "segmentation.json", label_table(names))
+                save_covered(temporary / "covered.npz", self.label_maps)
             points: Sequence[Landmark] = list(self.landmarks.values())
             write_landmarks(temporary / "landmarks.json", points, self.grid)
             write_slicer(temporary / "landmarks.mrk.json", points)
@@ -183,9 +201,9 @@ class Prediction:
             write_json(temporary / "measurements.json", {"measurements": rows})
             for extra in extras:
                 extra(self, temporary)
-            write_json(
-                temporary / COMPLETE_MARKER, {**self.run, "input": self.input_facts(), "warnings": self.warnings}
-            )
+            classes = {head: self.classes[head] for head in anatomy.heads_in_order(self.label_maps)}
+            facts = {"classes": classes, "input": self.input_facts(), "warnings": self.warnings}
+            write_json(temporary / COMPLETE_MARKER, {**self.run, **facts})
         return target
 
     def input_facts(self) -> dict[str, Any]:
@@ -198,24 +216,3 @@ class Prediction:
             "affine_ras": self.grid.affine.tolist(),
             **self.volume.facts,
         }
-
-
-def label_values(classes: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], int]:
-    """(head, class) → voxel value in the one label map that is saved.
-
-    The vocabulary's structures keep their values whichever heads were computed (heart 1–7, Calc 8, Coronary 9); the
-    classes of other heads follow in the order given.
-
-    Raises:
-        DataError: more classes than a byte can hold.
-    """
-    built_in = [
-        (spec.name, name) for spec in anatomy.HEADS.values() if spec.kind == "segmentation" for name in spec.classes
-    ]
-    table = {key: value for value, key in enumerate(built_in, start=1)}
-    extra = [(head, name) for head, names in classes.items() for name in names if (head, name) not in table]
-    table |= {key: value for value, key in enumerate(extra, start=len(table) + 1)}
-    if len(table) > np.iinfo(np.uint8).max:
-        raise DataError(f"{len(table)} classes do not fit one label map of bytes (255); save fewer heads.")
-    wanted = {(head, name) for head, names in classes.items() for name in names}
-    return {key: value for key, value in table.items() if key in wanted}

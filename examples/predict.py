@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import cardiac_ct_fm as ccf
-from cardiac_ct_fm.outputs import write_outputs
 
 
 def main(scan: str, out: str, model: str = "cardiac_swin_tiny") -> None:
@@ -25,7 +24,7 @@ def main(scan: str, out: str, model: str = "cardiac_swin_tiny") -> None:
     area = prediction.measurements["annulus_area_mm2"]
     print(f"annulus area: {'none' if area.value is None else f'{area.value:.0f} mm²'} ({area.status})")
 
-    folder = write_outputs(prediction, Path(out) / prediction.volume.name)
+    folder = prediction.save(Path(out) / prediction.volume.name)
     print(f"everything, with picture and report: {folder}")
 
 

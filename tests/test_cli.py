@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -223,18 +225,33 @@ def test_measure_with_corrected_points_fills_what_prediction_could_not(
     assert {"Plane", "ClosedCurve"} <= {markup["type"] for markup in scene["markups"]}
 
 
-def test_measure_takes_the_label_map_beside_the_points(
+def test_measuring_what_nobody_edited_changes_nothing(
     predicted: tuple[Path, str], small_scan: Path, tmp_path: Path
 ) -> None:
-    folder, _ = predicted
-    answer = run("measure", small_scan, "--landmarks", folder / "landmarks.mrk.json", "-o", tmp_path, "--json")
-    assert answer.code == 0, answer.err
-    before = {m["name"]: m["value"] for m in json.loads((folder / "measurements.json").read_text())["measurements"]}
-    after = {m["name"]: m["value"] for m in json.loads(answer.out)["measurements"]}
-    # Calcium lies over the chambers in the one label map that is saved, so only its own volume is kept exactly.
-    assert before["Calc_volume_ml"] > 0
-    assert after["Calc_volume_ml"] == pytest.approx(before["Calc_volume_ml"])
-    assert "Measuring with" in answer.err
+    folder = Path(shutil.copytree(predicted[0], tmp_path / "small"))
+
+    def written() -> tuple[Any, ...]:
+        rows = json.loads((folder / "measurements.json").read_text())["measurements"]
+        facts = json.loads((folder / "run.json").read_text())
+        points = read_landmarks(folder / "landmarks.json").values()
+        return (
+            {m["name"]: m["status"] for m in rows},
+            {m["name"]: m["value"] for m in rows if m["value"] is not None},
+            [(p.name, p.found, p.confidence if p.found else 0) for p in points],
+            (folder / "segmentation.nii.gz").read_bytes(),
+            {key: facts[key] for key in ("model", "trunk_sha256", "seconds", "classes", "input", "warnings")},
+        )
+
+    statuses, values, *rest = written()
+    assert statuses["Calc_volume_ml"] != "not_found"
+    # Files give points to 0.001 mm.
+    unchanged = [statuses, pytest.approx(values, rel=1e-3, abs=2e-3), *rest]
+    for name in ("landmarks.mrk.json", "landmarks.mps"):
+        answer = run("measure", small_scan, "--landmarks", folder / name, "-o", tmp_path)
+        assert answer.code == 0, answer.err
+        assert list(written()) == unchanged
+        assert "Measuring with" in answer.err
+    assert json.loads((folder / "run.json").read_text())["measured"]["landmarks"] == str(folder / "landmarks.mps")
 
 
 def test_models_lists_architectures_and_info_tells_about_a_folder(finder: Path) -> None:

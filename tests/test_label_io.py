@@ -10,9 +10,11 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from hypothesis import given, settings
 
+from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.errors import DataError, OutputError
 from cardiac_ct_fm.geometry import Grid
-from cardiac_ct_fm.label_io import load_label_map, save_label_map
+from cardiac_ct_fm.label_io import load_covered, load_label_map, save_covered, save_label_map, take_apart
+from cardiac_ct_fm.result import Prediction
 from cardiac_ct_fm.volume_io import Volume
 from tests.test_geometry import affines
 
@@ -102,3 +104,60 @@ def test_a_disk_that_fills_up_leaves_no_half_file(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir())
+
+
+CLASSES = {"heart": HEADS["heart"].classes, "calc": ("Calc",), "plaque": ("Hard", "LV"), "veins": ("SVC",)}
+
+
+def overlapping(shape: tuple[int, int, int] = (30, 20, 25)) -> Prediction:
+    """Four heads whose labels lie over each other, drawn at random; two of them name a class alike."""
+    rng = np.random.default_rng(1)
+    maps = {head: np.zeros(shape, np.uint8, order="F") for head in CLASSES}
+    for (head, classes), box in zip(
+        CLASSES.items(), (np.s_[:], np.s_[5:15], np.s_[10:22, 3:], np.s_[8:12]), strict=True
+    ):
+        maps[head][box] = rng.integers(0, len(classes) + 1, maps[head][box].shape)
+    return Prediction(Volume(np.zeros(shape, np.int16), np.eye(4)), label_maps=maps, classes=CLASSES)
+
+
+def test_heads_come_back_whole_from_under_finer_labels(tmp_path: Path) -> None:
+    found = overlapping()
+    save_covered(tmp_path / "covered.npz", found.label_maps)
+    maps, classes, unknown = take_apart(*found.combined(), CLASSES, load_covered(tmp_path / "covered.npz"))
+    assert classes == CLASSES and list(maps) == list(CLASSES)
+    for head, labels in found.label_maps.items():
+        np.testing.assert_array_equal(maps[head], labels)
+    assert not any(unknown.values())
+
+
+def test_what_lies_under_labels_that_a_person_painted_is_counted_as_unknown(tmp_path: Path) -> None:
+    found = overlapping()
+    save_covered(tmp_path / "covered.npz", found.label_maps)
+    labels, names = found.combined()
+    labels[28:30, 0, 0] = 8
+    maps, _, unknown = take_apart(labels, names, CLASSES, load_covered(tmp_path / "covered.npz"))
+    assert unknown == {"heart": 2, "calc": 0, "plaque": 0, "veins": 0}
+    np.testing.assert_array_equal(maps["heart"][:28], found.label_maps["heart"][:28])
+    _, _, unknown = take_apart(labels, names, CLASSES, {})
+    assert unknown["heart"] == np.count_nonzero(labels > 7)
+
+
+def test_labels_of_no_head_are_carried_along() -> None:
+    labels = np.arange(16, dtype=np.uint8).reshape(4, 2, 2)
+    maps, classes, _ = take_apart(labels * (labels > 9), {13: "LV", 10: "Plaque", 12: "Stent"}, {}, {})
+    assert classes["other"] == ("Plaque", "label_11", "Stent", "label_14", "label_15")
+    np.testing.assert_array_equal(maps["other"].ravel()[10:], [1, 2, 3, 0, 4, 5])
+    np.testing.assert_array_equal(maps["heart"] == 3, labels == 13)
+    maps, classes, _ = take_apart(labels, {}, {"heart": CLASSES["heart"]}, {})
+    np.testing.assert_array_equal(maps["heart"][labels < 8], labels[labels < 8])
+    assert classes["other"] == tuple(f"label_{v}" for v in range(8, 16))
+
+
+def test_a_damaged_record_of_covered_labels_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "covered.npz"
+    assert load_covered(path) == {}
+    save_covered(path, {"heart": np.ones((3, 3, 3), np.uint8)})
+    assert not path.exists(), "one head alone hides nothing"
+    path.write_bytes(b"PK no archive")
+    with pytest.raises(DataError, match="is damaged"):
+        load_covered(path)

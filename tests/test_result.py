@@ -11,8 +11,9 @@ import pytest
 
 from cardiac_ct_fm import anatomy
 from cardiac_ct_fm.errors import DataError, OutputError, UnknownNameError
+from cardiac_ct_fm.label_io import label_values
 from cardiac_ct_fm.landmark_io import read_landmarks
-from cardiac_ct_fm.result import RESULT_FILES, Landmark, Measurement, Prediction, label_values
+from cardiac_ct_fm.result import RESULT_FILES, Landmark, Measurement, Prediction
 from cardiac_ct_fm.volume_io import Volume
 
 HEART = anatomy.HEADS["heart"].classes
@@ -53,7 +54,7 @@ def test_points_label_maps_and_measurements_are_reached_by_name(prediction: Pred
 
 
 def test_the_folder_holds_what_the_documentation_promises(prediction: Prediction, tmp_path: Path) -> None:
-    folder = prediction.save(tmp_path / "out" / "ct")
+    folder = prediction.write_files(tmp_path / "out" / "ct")
     names = {p.name for p in folder.iterdir()}
     assert names == set(RESULT_FILES) - {"planning.mrk.json", "preview.png", "report.html"}
 
@@ -78,7 +79,17 @@ def test_the_folder_holds_what_the_documentation_promises(prediction: Prediction
     assert rows[1]["value"] is None and rows[1]["status"] == "LCA was not found"
     run = json.loads((folder / "run.json").read_text())
     assert run["weights"] == {"sha256": "abc"} and run["warnings"] == ["a warning"]
+    assert run["classes"] == {"heart": list(HEART), "calc": ["Calc"], "veins": ["SVC", "IVC"]}
     assert run["input"]["shape"] == [120, 126, 164] and run["input"]["orientation"] == "LPS"
+
+
+def test_saving_writes_all_that_the_command_line_writes(prediction: Prediction, tmp_path: Path) -> None:
+    for name in ("report.html", "preview.png", "planning.mrk.json"):
+        (tmp_path / name).write_text("of an older run")
+    (tmp_path / "mine.txt").write_text("stays")
+    prediction.save(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {*RESULT_FILES, "mine.txt"}
+    assert not [p for p in tmp_path.iterdir() if p.read_bytes() == b"of an older run"]
 
 
 def test_pictures_and_reports_join_in(prediction: Prediction, tmp_path: Path) -> None:
@@ -86,9 +97,9 @@ def test_pictures_and_reports_join_in(prediction: Prediction, tmp_path: Path) ->
         assert (folder / "measurements.json").exists()
         (folder / "preview.png").write_bytes(bytes(len(what.landmarks)))
 
-    folder = prediction.save(tmp_path / "ct", [preview])
+    folder = prediction.write_files(tmp_path / "ct", [preview])
     assert (folder / "preview.png").stat().st_size == 2
-    prediction.save(tmp_path / "ct")
+    prediction.write_files(tmp_path / "ct")
     assert not (folder / "preview.png").exists(), "an older run's picture does not stay beside newer results"
 
 
@@ -97,18 +108,18 @@ def test_a_failure_on_the_way_writes_nothing(prediction: Prediction, tmp_path: P
         raise OutputError("no ink")
 
     with pytest.raises(OutputError, match="no ink"):
-        prediction.save(tmp_path / "ct", [fails])
+        prediction.write_files(tmp_path / "ct", [fails])
     assert not list(tmp_path.iterdir())
-    prediction.save(tmp_path / "ct")
+    prediction.write_files(tmp_path / "ct")
     before = {p.name: p.read_bytes() for p in (tmp_path / "ct").iterdir()}
     prediction.landmarks.clear()
     with pytest.raises(OutputError, match="no ink"):
-        prediction.save(tmp_path / "ct", [fails])
+        prediction.write_files(tmp_path / "ct", [fails])
     assert {p.name: p.read_bytes() for p in (tmp_path / "ct").iterdir()} == before
 
 
 def test_a_prediction_of_points_only_has_no_segmentation(demo_volume: Volume, tmp_path: Path) -> None:
-    folder = Prediction(demo_volume, {"RCC": Landmark.missing("RCC")}).save(tmp_path / "ct")
+    folder = Prediction(demo_volume, {"RCC": Landmark.missing("RCC")}).write_files(tmp_path / "ct")
     assert not (folder / "segmentation.nii.gz").exists() and (folder / "landmarks.json").exists()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,8 +14,6 @@ from cardiac_ct_fm.commands.options import INPUT_PANEL
 
 if TYPE_CHECKING:
     from cardiac_ct_fm.result import Prediction
-
-SEGMENTATION = "segmentation.nii.gz"
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ def measure(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Label map to measure with; segmentation.nii.gz beside the points when left out, if it is there.",
+            help="Label map to measure with; when left out, that of the prediction beside the points or in FOLDER.",
             rich_help_panel=INPUT_PANEL,
         ),
     ] = None,
@@ -50,59 +49,83 @@ def measure(
 ) -> int:
     """Measure again with points that were corrected, for example in 3D Slicer. No network runs.
 
-    Writes measurements, picture and report as predict does, into FOLDER/<scan>/.
+    Writes measurements, picture and report as predict does, into FOLDER/<scan>/. A point that was not moved keeps its
+    confidence, the others count as certain. The label map that predict wrote beside the points or in FOLDER is used.
 
     [bold]Example[/bold]
 
       cardiac-ct-fm measure ct.nii.gz --landmarks edited.mrk.json -o out
     """
-    from cardiac_ct_fm import __version__
     from cardiac_ct_fm.commands.results import prediction_row, print_json, print_prediction
+    from cardiac_ct_fm.commands.table import holds_table, write_table
     from cardiac_ct_fm.image_checks import image_warnings
     from cardiac_ct_fm.landmark_io import read_landmarks
     from cardiac_ct_fm.outputs import write_outputs
     from cardiac_ct_fm.result import Prediction
     from cardiac_ct_fm.volume_io import case_name, load_volume
+    from cardiac_ct_fm.volumes import cut_off
 
-    points = read_landmarks(landmarks)
+    name = case_name(image.resolve())
+    earlier = _earlier(landmarks.parent, out / name)
+    predicted = earlier / "landmarks.json"
+    points = read_landmarks(landmarks, predicted=read_landmarks(predicted) if predicted.is_file() else None)
     volume = load_volume(image, series)
     prediction = Prediction(volume, points, warnings=image_warnings(volume))
-    prediction.run = {"package": {"cardiac_ct_fm": __version__}, "landmarks": str(landmarks)}
-    labels = segmentation or _beside(landmarks)
-    if labels is not None:
+    prediction.run = _facts(earlier)
+    labels = segmentation or earlier / "segmentation.nii.gz"
+    if segmentation is not None or labels.is_file():
+        _log.info("Measuring with %s; another one can be given with --segmentation.", labels)
         _add_labels(prediction, labels)
-        prediction.run["segmentation"] = str(labels)
+        prediction.run["measured"]["segmentation"] = str(labels)
+    prediction.run["measured"]["landmarks"] = str(landmarks)
+    prediction.warnings += cut_off(prediction)
+    certain = [point.name for point in points.values() if point.confidence == 1]
+    if certain:
+        prediction.warnings.append(f"Placed by a person and taken as certain: {', '.join(certain)}.")
     choices = options.planning_options(supine, valve, calcium, calcium_extent)
-    folder = write_outputs(prediction, out / case_name(image.resolve()), choices)
+    folder = write_outputs(prediction, out / name, choices)
+    row = {"name": name, "source": str(image), "folder": str(folder), "status": "done", "error": None}
+    if holds_table(out):
+        write_table([row], out)
     if json_output:
-        row = {"name": volume.name, "source": str(image), "folder": str(folder), "status": "done"}
         print_json({**row, **prediction_row(prediction)})
     else:
         print_prediction(prediction, folder)
     return 0
 
 
-def _beside(landmarks: Path) -> Path | None:
-    """The label map of the same prediction, where it lies beside the points."""
-    candidate = landmarks.parent / SEGMENTATION
-    if not candidate.is_file():
-        return None
-    _log.info("Measuring with %s; another one can be given with --segmentation.", candidate)
-    return candidate
+def _earlier(*folders: Path) -> Path:
+    """The first folder that holds a prediction, or else the first one."""
+    return next((f for f in folders if (f / "run.json").is_file() or (f / "segmentation.nii.gz").is_file()), folders[0])
+
+
+def _facts(earlier: Path) -> dict[str, Any]:
+    """What ``run.json`` will say: how the prediction was made, where that is known, and that it was measured again.
+
+    Raises:
+        DataError: the earlier ``run.json`` is damaged.
+    """
+    from cardiac_ct_fm import __version__
+    from cardiac_ct_fm.errors import DataError
+
+    package, path = {"cardiac_ct_fm": __version__}, earlier / "run.json"
+    try:
+        predicted = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return {"package": package, **predicted, "measured": {"package": package}}
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}). Predict again, or take it away.") from error
 
 
 def _add_labels(prediction: Prediction, path: Path) -> None:
-    """Take the label maps of the heads apart again, by the names in the file.
+    """Take the label maps of the heads apart again, and say what of them cannot be known.
 
     Raises:
-        DataError: the file is no label map, has no names or lies on another grid.
+        DataError: the file is no label map or lies on another grid.
     """
     import numpy as np
 
-    from cardiac_ct_fm.anatomy import HEADS
     from cardiac_ct_fm.errors import DataError
-    from cardiac_ct_fm.label_io import load_label_map
-    from cardiac_ct_fm.result import label_values
+    from cardiac_ct_fm.label_io import load_covered, load_label_map, take_apart
 
     labels, grid, names = load_label_map(path)
     if labels.shape != prediction.grid.shape or not np.allclose(grid.affine, prediction.grid.affine, atol=1e-3):
@@ -110,16 +133,12 @@ def _add_labels(prediction: Prediction, path: Path) -> None:
             f"{path} is not on the grid of {prediction.volume.source} ({labels.shape} and {prediction.grid.shape} "
             "voxels, or another affine); give the label map that predict wrote for this scan."
         )
-    heads = {name: spec.classes for name, spec in HEADS.items() if spec.kind == "segmentation"}
-    # An editor that saves the map again may drop the names; the values are then those of this package.
-    values = {n: v for v, n in names.items()} or {n: v for (_, n), v in label_values(heads).items()}
-    for head, classes in heads.items():
-        table = np.zeros(256, np.uint8)
-        for number, name in enumerate(classes, start=1):
-            if name in values:
-                table[values[name]] = number
-        if any(name in values for name in classes):
-            prediction.label_maps[head] = table[labels]
-            prediction.classes[head] = classes
-    if not prediction.label_maps:
-        raise DataError(f"{path} names no structure of the vocabulary; it has {', '.join(values)}.")
+    recorded, covered = prediction.run.get("classes", {}), load_covered(path.with_name("covered.npz"))
+    prediction.label_maps, prediction.classes, unknown = take_apart(labels, names, recorded, covered)
+    for head, voxels in unknown.items():
+        if voxels:
+            millilitres = voxels * prediction.grid.voxel_mm3 / 1000
+            prediction.warnings.append(
+                f"Other labels of {path.name} lie over those of {head}, and what they cover is not known: its volumes "
+                f"may be up to {millilitres:.1f} mL too small."
+            )

@@ -1,0 +1,83 @@
+"""``measure`` into the folder of a prediction: what a person did not touch stays as it was."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from command_line import run
+from test_bad_input import nifti
+
+from cardiac_ct_fm.anatomy import HEADS
+from cardiac_ct_fm.landmark_io import read_landmarks
+from cardiac_ct_fm.result import Landmark, Prediction
+from cardiac_ct_fm.volume_io import Volume, load_volume
+from cardiac_ct_fm.volumes import structure_volumes
+
+
+@pytest.fixture
+def prediction(demo_volume: Volume, tmp_path: Path) -> Prediction:
+    """Chambers, calcium on the aorta, a user's plaque on that, and two unsure points, saved in ``out/ct``."""
+    affine = demo_volume.affine.copy()
+    affine[:3, :3] *= 2
+    scan = nifti(tmp_path / "ct.nii.gz", np.ascontiguousarray(demo_volume.data[::2, ::2, ::2]), affine)
+    volume = load_volume(scan)
+    heart, calc, plaque = (np.zeros(volume.grid.shape, np.uint8) for _ in range(3))
+    heart[10:30, 10:30, 20:40], heart[30:40, 10:30, 20:40] = 6, 3
+    calc[26:32, 15:25, 25:35], plaque[28:36, 15:25, 30:32] = 1, 2
+    points = {"RCC": volume.grid.world([20, 20, 30]), "LCA": volume.grid.world([22, 20, 36])}
+    found = Prediction(
+        volume,
+        {name: Landmark(name, True, tuple(at), 0.2) for name, at in points.items()},
+        {"heart": heart, "calc": calc, "plaque": plaque},
+        {"heart": HEADS["heart"].classes, "calc": ("Calc",), "plaque": ("Hard", "Soft")},
+        run={"model": "mine", "trunk_sha256": "abc"},
+    )
+    found.write_files(tmp_path / "out" / "ct")
+    return found
+
+
+def test_one_corrected_point_leaves_all_else_alone(prediction: Prediction, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "ct"
+    table = tmp_path / "out" / "measurements.csv"
+    table.write_text("case,status,reason,LV_volume_ml\nother,done,,7\n")
+    before = np.asarray(nib.load(folder / "segmentation.nii.gz").dataobj)
+    content = json.loads((folder / "landmarks.mrk.json").read_text())
+    content["markups"][0]["controlPoints"][0]["position"][2] += 1
+    edited = tmp_path / "edited.mrk.json"
+    edited.write_text(json.dumps(content))
+
+    answer = run("measure", tmp_path / "ct.nii.gz", "--landmarks", edited, "-o", tmp_path / "out")
+
+    assert answer.code == 0, answer.err
+    points = read_landmarks(folder / "landmarks.json")
+    assert (points["RCC"].confidence, points["LCA"].confidence) == (1, 0.2)
+    labels = json.loads((folder / "segmentation.json").read_text())["labels"]
+    assert (labels["10"], labels["11"]) == ("Hard", "Soft")
+    np.testing.assert_array_equal(np.asarray(nib.load(folder / "segmentation.nii.gz").dataobj), before)
+    rows = {m["name"]: m for m in json.loads((folder / "measurements.json").read_text())["measurements"]}
+    for name, volume in structure_volumes(prediction).items():
+        assert (rows[name]["value"], rows[name]["status"]) == (pytest.approx(volume.value), volume.status), name
+    facts = json.loads((folder / "run.json").read_text())
+    assert (facts["model"], facts["trunk_sha256"]) == ("mine", "abc")
+    assert facts["measured"]["landmarks"] == str(edited)
+    assert "Placed by a person and taken as certain: RCC." in facts["warnings"]
+    assert "mine" in (folder / "report.html").read_text(encoding="utf-8")
+    lines = {line["case"]: line for line in csv.DictReader(table.open(newline=""))}
+    assert lines["other"]["LV_volume_ml"] == "7"
+    assert float(lines["ct"]["LV_volume_ml"]) == pytest.approx(rows["LV_volume_ml"]["value"], rel=1e-4)
+
+
+def test_without_a_record_of_what_labels_cover_the_loss_is_said(prediction: Prediction, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "ct"
+    (folder / "covered.npz").unlink()
+    answer = run("measure", tmp_path / "ct.nii.gz", "--landmarks", folder / "landmarks.mps", "-o", tmp_path, "--json")
+    assert answer.code == 0, answer.err
+    row = json.loads(answer.out)
+    lost = next(w for w in row["warnings"] if "over those of heart" in w)
+    finer = (prediction.mask("Calc") | prediction.mask("Soft")).sum() * prediction.grid.voxel_mm3 / 1000
+    assert f"up to {finer:.1f} mL too small" in lost
