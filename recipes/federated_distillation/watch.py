@@ -52,7 +52,7 @@ class History:
             for kind, value in kinds.items():
                 if isinstance(value, dict):
                     rows += [
-                        (f"{part}.{name}", f"{tested}median_{kind}", summary(v, kind)["median"])
+                        (f"{part}.{name}", f"{tested}median_{kind}", summary(v, kind).get("median"))
                         for name, v in value.items()
                     ]
                 else:
