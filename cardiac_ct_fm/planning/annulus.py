@@ -26,7 +26,7 @@ from cardiac_ct_fm.planning.prior import EDGE_WIDTH_MM, LABEL_SD_MM, Prior
 
 FREE_SD_MM = 2.5
 """How far the annulus may lie from the hinge circle midway between two points: an ellipse of axis ratio 1.29 ± 0.1
-departs from its circle by 1.6 ± 0.5 mm at a diameter of 26 mm; two standard deviations."""
+departs from its circle by 1.6 ± 0.5 mm at a diameter of 26 mm; about two standard deviations (house choice)."""
 
 OWN_LABELS = frozenset({HEART_LABELS["Aorta"], HEART_LABELS["LV"]})
 """The lumen at and below the annulus is labelled as one or the other."""
@@ -222,13 +222,13 @@ def toward_aorta(
         cube = centre + np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1)
         found = labels.nearest(cube)
         sides = [cube[found == HEART_LABELS[name]] for name in ("Aorta", "LV")]
-        # 20 cells of 27 mm³ are a quarter of a root's length at 26 mm diameter.
+        # 20 cells of 27 mm³: a few mm of a lumen of 26 mm diameter, enough for a side (house choice).
         if min(len(side) for side in sides) >= 20:
             upward = float((sides[0].mean(axis=0) - sides[1].mean(axis=0)) @ winding)
             return (winding if upward > 0 else -winding), "heart labels"
     ostia = [points.ras[name] for name in OSTIA if name in points.ras]
     heights = [float((p - centre) @ winding) for p in ostia]
-    # Ostia lie 12–17 mm above the annulus; 3 mm is beyond the doubt of a point.
+    # Ostia lie 12–17 mm above the annulus (Hamdan); 3 mm is beyond the doubt of a point (house choice).
     if heights and abs(float(np.mean(heights))) > 3.0:
         return (winding if np.mean(heights) > 0 else -winding), "coronary ostia"
     return (winding if winding[2] > 0 else -winding), "head direction"

@@ -18,10 +18,10 @@ from cardiac_ct_fm.planning.contours import RAYS
 from cardiac_ct_fm.planning.extent import AROUND_MM, REACH_MM, edge_level
 
 WALL_MM = 2.0
-"""Calcium this far outside of the lumen's contour still belongs to the root: the thickness of its wall."""
+"""Calcium this far outside of the lumen still belongs to the root: about its wall's thickness (house choice)."""
 
 LABEL_REACH_MM = 6.0
-"""The same where a label map says that it is valve calcium: bulky nodules push the contour."""
+"""The same where a label map says that it is valve calcium: bulky nodules push the contour (house choice)."""
 
 ROOM_MM = LABEL_REACH_MM + 2.0 + 2.0 * REACH_MM + 3.0 * AROUND_MM
 """Calcium is looked for this far around the root's contours: their reach, and the surroundings of what lies there."""

@@ -2,8 +2,8 @@
 
 The patient lies supine on the table and the world is LPS (x left, y posterior, z head). The detector looks from
 d = (sinθ·cosφ, −cosθ·cosφ, sinφ) with θ LAO positive and φ cranial positive. A view shows the annulus as a line
-when d lies in its plane. Published three-cusp views average LAO 8.9, CAUD 11.4 (n = 50), which the tests use as
-plausibility.
+when d lies in its plane. Published three-cusp views average LAO 8.9, CAUD 11.4 (n = 50; paper not traced), which
+the tests use as plausibility.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 from cardiac_ct_fm.geometry import FloatArray, ras_to_lps
 
 LAO_RANGE_DEG = (-90.0, 90.0)
+"""Of the S-curve: every detector in front of the patient."""
+
 SUPINE_CODES = ("HFS", "FFS")
 """DICOM (0018,5100) Patient Position of a patient on the back, head or feet first."""
 

@@ -25,6 +25,7 @@ from cardiac_ct_fm.planning.prior import OUTWARD, Prior
 
 TRACK_STEP_MM = 2.0
 SECTION_STEP_MM = 1.0
+"""Between the contours of the first pass, and between those across the smooth line: a voxel or two (house choice)."""
 
 SMOOTHING = 60.0
 """Weight of curvature in the spline through the centres, 2 mm apart: ripples shorter than about 20 mm, such as the
@@ -38,10 +39,11 @@ CONTOUR_SD_MM = 1.5
 
 MAX_AREA_JUMP = 1.7
 """A contour that grows or shrinks by more than this factor in 2 mm has left the lumen. From an annulus of 26 mm to a
-sinus of 36 mm (Hamdan) the area doubles, but over 8 mm; hinge points 2 mm too high cost a factor of 1.5 at once."""
+sinus of 36 mm (Hamdan) the area doubles, but over 8 mm; hinge points 2 mm too high cost a factor of 1.5 at once.
+The limit is a house choice."""
 
 END_POINTS = 8
-"""Centres that decide how the line goes on beyond its end, and how far it is carried on."""
+"""Centres that decide how the line goes on beyond its end, and how far it is carried on (house choice)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,13 +14,15 @@ from cardiac_ct_fm.planning.planes import Plane, unit
 from cardiac_ct_fm.planning.prior import Prior
 
 MAX_OUTSIDE = 0.02
-"""Share of a contour's rays that may leave the scan."""
+"""Share of a contour's rays that may leave the scan: two of 120 (house choice)."""
 
 CLEAN_RATIO = (1.3, 2.7)
 """Where a lumen without leaflets is looked for, in annulus radii above the annulus: sinuses end at 1.69 ± 0.18 radii
 (Koshkelashvili et al. 2019), and the leaflets' free edges lie below that."""
 
 CLEAN_STEP_MM = 3.0
+"""Between the levels that are tried (house choice)."""
+
 CLEAN_SD_MM = 3.5
 """Radius of that section against the annulus's: the junction is 1.15 times as wide (29.8 to 25.7 mm in men, Hamdan) and
 its standard deviation is 2 mm of radius; doubled."""
@@ -28,7 +30,8 @@ its standard deviation is 2 mm of radius; doubled."""
 JUNCTION_TO_ANNULUS = 1.15
 
 CENTRINGS, CENTRED_MM = 6, 0.5
-"""The aorta leans, so the first centre lies beside its middle: the section is centred until it moves less than this."""
+"""The aorta leans, so the first centre lies beside its middle: the section is centred until it moves less than this
+(both house choices)."""
 
 Trace = Callable[[Plane, Prior], Contour | None]
 Contains = Callable[[FloatArray], npt.NDArray[np.bool_]]

@@ -21,55 +21,55 @@ from cardiac_ct_fm.planning.prior import EDGE_WIDTH_MM, MIN_RADIUS_MM, Prior
 
 RADIUS_STEP_MM = 0.25
 SLAB_MM = 0.5
-"""The image is averaged over the plane and this far on either side, to halve the noise of thin slices."""
+"""The image is averaged over the plane and this far on either side, against the noise of thin slices (house choice)."""
 
 MIN_CONTRAST_HU = 150.0
-"""A lumen darker than this is not opacified: unenhanced blood has 30–60 HU, the blood pool of TAVI scans 350 ± 100."""
+"""A lumen darker than this is not opacified (house choice): plain blood has 30–60 HU, that of TAVI scans 350 ± 100."""
 
 TISSUE_HU = 50.0
 """Darkest tissue that counts as "wall" when edges are looked for, just below myocardium's 80–105 HU, so that the
-second edge from muscle to fat is not taken for the lumen's."""
+second edge from muscle to fat is not taken for the lumen's (house choice)."""
 
 POCKET_MM = (7.0, 10.0)
 """Blood outside of the path that ends within 7 mm, before tissue up to 10 mm, is the pocket of a sinus behind its
-leaflet; blood that goes on is the next chamber. (Sinus radius minus annulus radius is about 4–5 mm: Hamdan.)"""
+leaflet; blood that goes on is the next chamber (house choice; sinus − annulus radius: 4–5 mm, Hamdan)."""
 
 POCKET_WEIGHT = 0.15
-"""Cost of 1 mm of such blood left outside."""
+"""Cost of 1 mm of such blood left outside (house choice)."""
 
 PRIOR_WEIGHT, PRIOR_LIMIT = 0.25, 2.0
-"""Cost of one standard deviation (squared) from what is expected, and the most that it can cost: two full edges."""
+"""Cost of one standard deviation (squared) from what is expected, and at most: two full edges (house choice)."""
 
 CALCIUM_ABOVE_HU = 200.0
-"""This much brighter than blood is calcium or hardware: twice the adaptive threshold's 100 HU, against noise."""
+"""This much brighter than blood is calcium or hardware: twice the adaptive threshold's 100 HU (house choice)."""
 
 HIDDEN_EDGE = 0.6
-"""Cost of a border under calcium: between a seen edge and none."""
+"""Cost of a border under calcium: between a seen edge and none (house choice)."""
 
 BLOOD_HEIGHTS_MM = (-10.0, 30.0, 4.0)
-"""Heights over the annulus (from, to, step) at which the root's blood is sampled."""
+"""Heights over the annulus (from, to, step) at which the root's blood is sampled (house choice)."""
 
 BLOOD_SPREAD = 0.25
-"""Voxels within this share of the root's blood level are blood; chambers of one patient differ by less."""
+"""Voxels within this share of the root's blood level are blood (house choice: a patient's chambers differ by less)."""
 
 PADDING_HU = -1000.0
-"""At or below this there was no patient to measure: scanners pad with −1024 and less, lung has about −850."""
+"""At or below this there was no patient to measure: scanners pad with −1024 and less, lung has −850 (textbook)."""
 
 FOREIGN_WEIGHT = 0.3
-"""Cost of 1 mm of another chamber of the label map inside of the path; soft, because labels can be wrong."""
+"""Cost of 1 mm of another chamber of the label map inside of the path; soft, as labels can be wrong (house choice)."""
 
 BENDING_WEIGHT = 0.05
-"""Cost of a change of radius between neighbouring rays, per (step of 0.25 mm)²."""
+"""Cost of a change of radius between neighbouring rays, per (step of 0.25 mm)² (house choice)."""
 
 MAX_STEPS = 3
-"""Largest change of radius between neighbouring rays, in radius steps: a slope of 45° at 14 mm."""
+"""Largest change of radius between neighbouring rays, in radius steps: a slope of 45° at 14 mm (house choice)."""
 
 CLEAR_EDGE = 0.25
 """Share of the lumen's contrast that an edge needs to be counted as seen. Chosen, not measured: lowered from
 0.35 with the demonstration scan and the benchmark's digital patients (how many is not recorded) in view."""
 
 MIN_CLEAR_FRACTION = 0.5
-"""A contour seen on fewer rays than this is not trusted."""
+"""A contour seen on fewer rays than this is not trusted (house choice)."""
 
 
 def blood_level(image: Sampler, plane: Plane, radius_mm: float) -> float:
@@ -232,7 +232,7 @@ def _pocket(dark: FloatArray) -> FloatArray:
     start = np.arange(dark.shape[1])
     length = total[:, start + near] - total[:, start]
     open_end = (total[:, start + far] - total[:, start + near]) / (far - near)
-    # Closed when at most a quarter of what follows is blood; in between it counts in part.
+    # Closed when at most a quarter of what follows is blood; in between it counts in part (house choice).
     result: FloatArray = length * RADIUS_STEP_MM * np.clip(1.5 - 2.0 * open_end, 0.0, 1.0)
     return result
 
@@ -273,7 +273,7 @@ def _refine(
     fall = -np.gradient(smooth, RADIUS_STEP_MM, axis=1)
     edge, height = path.copy(), np.zeros(RAYS)
     shifts = []
-    near = round(1.0 / RADIUS_STEP_MM)
+    near = round(1.0 / RADIUS_STEP_MM)  # these lengths and the shares below are house choices
     far = round(2.5 / RADIUS_STEP_MM)
     for k in range(RAYS):
         middle = int(np.argmin(np.abs(radii - path[k])))

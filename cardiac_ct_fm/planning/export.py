@@ -23,7 +23,7 @@ from cardiac_ct_fm.result import Measurement
 SECTION_COLOURS = {"lvot": "#e8473f", "sinus": "#f06fa7", "stj": "#8a7be0", "ascending": "#5b8def"}
 ANNULUS_COLOUR = "#7df0c8"
 PLANE_MARGIN_MM = 4.0
-"""How far a plane is drawn beyond its contour."""
+"""How far a plane is drawn beyond its contour (house choice)."""
 
 
 def measurements_to_json(path: str | Path, plan: Plan, measurements: Mapping[str, Measurement] | None = None) -> None:

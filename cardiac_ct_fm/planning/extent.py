@@ -20,7 +20,7 @@ and the surroundings begin beyond: the blur of slices of 1.5 mm has a full width
 2, 2.5 and 3 mm were much the same on 40 digital patients (seeds 2000–2039, not among the reported ones)."""
 
 AROUND_MM = 2.0
-"""The surroundings' level is averaged with a Gaussian of this standard deviation."""
+"""The surroundings' level is averaged with a Gaussian of this standard deviation (house choice)."""
 
 
 def edge_level(

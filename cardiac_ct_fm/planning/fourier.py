@@ -13,6 +13,8 @@ def fourier(
 ) -> tuple[FloatArray, float]:
     """A short Fourier series through the radii, robust to single rays that follow a branch or calcium.
 
+    Its prices, weights and limits are house choices.
+
     Args:
         edge: (RAYS,) radius in mm of the edge on every ray.
         weight: (RAYS,) height of that edge as a share of the contrast.

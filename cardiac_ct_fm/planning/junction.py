@@ -17,12 +17,14 @@ from cardiac_ct_fm.geometry import FloatArray
 from cardiac_ct_fm.planning.contours import RAY_ANGLES, RAYS
 
 FINE_MM = 0.25
+"""Levels are interpolated this finely: a quarter of a section (house choice)."""
+
 BEND_MM = 1.0
-"""Radii along the line are smoothed by this before their bend is looked at: one section."""
+"""Radii along the line are smoothed by this before their bend is looked at: one section (house choice)."""
 
 MAX_BEND = 0.5
 """Bends per mm that count for more than this are an ostium's, a leaflet's or calcium's; a sinus of 5 mm depth and 20 mm
-height that ends in a tube turns by less than 1 mm per mm within a smoothing of 1 mm."""
+height that ends in a tube turns by less than 1 mm per mm within a smoothing of 1 mm (house choice)."""
 
 STJ_BEYOND_MM = (3.0, 18.0)
 """The junction lies this far above the widest level: the height of a whole root above the annulus is 1.69 radii."""
@@ -37,35 +39,42 @@ search: 27° and 14° at a radius of 14 mm. Tuned, with :data:`STJ_BEYOND_MM`, o
 that are not among the reported ones."""
 
 RAY_STEP = 5
-"""Every fifth ray, 15° apart: half a commissure's width."""
+"""Every fifth ray, 15° apart: half a commissure's width (house choice)."""
 
 END_MM = 3.0
-"""The junction lies this far below the line's end at least: a bend is only seen from both sides."""
+"""The junction lies this far below the line's end at least: a bend is only seen from both sides (house choice)."""
 
 BEND_ENDS_MM = 2.0 * BEND_MM
 """Bends this close to an end of the line are the smoothing's: what lies beyond the end is not known."""
 
 MIN_SEEN = 0.85
 """Share of the rays on which a ring has to lie within what is known of the line; the others, of a ring that leans over
-its end, are left out."""
+its end, are left out (house choice)."""
 
 SURE = 3.0
 """Standard errors by which the bends of a ring near the line's end have to lie above zero: below the end of the
 sinuses the largest of many rings' means is up to two, by noise alone."""
 
 SMOOTH_MM = 1.0
+"""Diameters are smoothed by this before a widest or narrowest level is sought: one section (house choice)."""
+
 WAIST_MM = 3.0
-"""A narrowest level this close to the bend is the junction: a bend is known to about three times :data:`BEND_MM`."""
+"""A narrowest level this close to the bend is the junction: a bend is known to about three times :data:`BEND_MM` (house
+choice)."""
 
 WAIST_LEAN_MM = 2.0
-"""The narrowest level tells of the junction only where the ring lies flat; a leaning one's is too high."""
+"""The narrowest level tells of the junction only where the ring lies flat; a leaning one's is too high (house
+choice)."""
 
 VALLEY_REACH_MM = 3.0
+"""A waist's sides are fitted this far (house choice)."""
+
 VALLEY_MM = 0.25
-"""A waist is one if the diameter rises by this beyond it; levels within it could be the waist as well."""
+"""A waist is one if the diameter rises by this beyond it; levels within it could be the waist as well (house
+choice)."""
 
 BEND_SD_MM = 1.5
-"""Doubt of the bend's level against the waist's, where both are seen."""
+"""Doubt of the bend's level against the waist's, where both are seen (house choice)."""
 
 
 @dataclass(frozen=True)

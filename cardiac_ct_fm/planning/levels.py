@@ -15,14 +15,15 @@ from cardiac_ct_fm.planning.junction import FINE_MM, SMOOTH_MM, find_junction
 
 MIN_BULGE_MM = 0.5
 """How much wider than what lies above them the sinuses have to be, to be told apart from noise (edge noise of a mean
-diameter is 0.1–0.2 mm)."""
+diameter is 0.1–0.2 mm; house choice)."""
 
 SINUS_RANGE_MM = (3.0, 30.0)
 """Where the widest level is looked for. Sinus height / annulus radius is 1.69 ± 0.18, so the junction lies 22 mm above
-an annulus of 26 mm, and 30 mm above one of 34 mm."""
+an annulus of 26 mm, and 30 mm above one of 34 mm (published ratio; the limits are a
+house choice)."""
 
 STJ_REACH_MM = 25.0
-"""The sinuses' bulge is held against the narrowest level within this distance above the widest."""
+"""The sinuses' bulge is held against the narrowest level within this distance above the widest (house choice)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,8 @@ from cardiac_ct_fm.volume_io import Volume
 
 BELOW_MM = 10.0
 ABOVE_MM = 20.0
-"""The centreline is tracked this far below the annulus, and this far beyond the level of the ascending aorta."""
+"""The centreline is tracked this far below the annulus, and this far beyond the level of the ascending aorta
+(house choice: room for the levels and for the spline's ends)."""
 
 
 @dataclass(eq=False)

@@ -42,21 +42,22 @@ class PlanningOptions:
             around it, whatever the blur) or ``threshold`` (voxels at the threshold, as published volumes are counted,
             with which ``half`` is not comparable). ``half`` is the default because it is nearer to how much there is
             (digital patients, ``docs/planning.md``).
-        calcium_hu: 850 HU, the fixed threshold for contrast CT.
-        calcium_above_lumen_hu: 100 HU, the adaptive one.
-        agatston_hu: 130 HU, Agatston's threshold in scans without contrast.
+        calcium_hu: 850 HU, the fixed threshold for contrast CT (in common use, not traced to a page).
+        calcium_above_lumen_hu: 100 HU, the adaptive one (the same).
+        agatston_hu: 130 HU, Agatston's threshold in scans without contrast (Agatston et al. 1990).
         lvot_depth_mm: level of the outflow tract below the annulus; 3–5 mm is the convention.
         ascending_mm: level of the ascending aorta, along the centreline; 40 mm is where the crown of a
             self-expanding valve ends (textbook value, not traced to a page).
         lvot_calcium_mm: depth of the outflow tract in which calcium counts (textbook value, not traced to a page).
-        annulus_band_mm: calcium within this distance of the annulus plane counts as the annulus's.
+        annulus_band_mm: calcium within this distance of the annulus plane counts as the annulus's (house choice).
         min_confidence: values that rest on a landmark of lower confidence are ``low_confidence`` (house choice: a point
             that is more likely wrong than right).
         landmark_sd_mm: standard deviation, along each axis, of a landmark of confidence 1 and of confidence 0; linear
             in between. A point of confidence 1 is one that a person placed (:data:`OBSERVER_SD_MM`); confidence 0 is
             where the line through it and the network's own error (:data:`NETWORK_SD_MM`) ends. Points below a
             confidence of 0.8 are too few to test the line there.
-        samples: perturbed hinge points for which the annulus contour is traced again.
+        samples: perturbed hinge points for which the annulus contour is traced again; 24 know a standard deviation to
+            15 % (house choice).
         seed: of these perturbations.
     """
 

@@ -18,18 +18,21 @@ from cardiac_ct_fm.geometry import FloatArray, Grid
 
 MIN_POINT_DISTANCE_MM = 5.0
 """Hinge points closer than this are taken for the same point: a fifth of the median hinge circle diameter (25.2 mm,
-research code of Tölle et al. 2025) and 2.5 times the distance between two observers (Astudillo et al. 2020)."""
+research code of Tölle et al. 2025) and 2.5 times the distance between two observers (Astudillo et al. 2020);
+a house choice."""
 
 MIN_TRIANGLE_ANGLE_DEG = 15.0
 """Three points whose smallest angle is below this count as collinear. Cusps lie 120° apart within 3–4°, which gives
-angles of 60°; at 15° two observers' distance of 2 mm already turns the plane by more than 15°."""
+angles of 60°; at 15° two observers' distance of 2 mm already turns the plane by more than 15°. A house
+choice."""
 
 HINGE_CIRCLE_MM = (14.0, 40.0)
 """Diameters of a plausible hinge circle: 25.7 ± 2.7 mm is the mean diameter of a man's annulus and 22.9 ± 2.2 mm that
-of a woman's (Hamdan, n = 506); four standard deviations, and some room for disease, on either side."""
+of a woman's (Hamdan, n = 506); four standard deviations, and some room for disease, on either side (house choice)."""
 
 HINGE_ARC_DEG = (75.0, 165.0)
-"""Arcs between neighbouring hinge points that still look like three cusps; normal is 120° ± 4°."""
+"""Arcs between neighbouring hinge points that still look like three cusps; normal is 120° ± 4° (house choice: an eighth
+of a turn more or less)."""
 
 
 @dataclass(frozen=True, eq=False)

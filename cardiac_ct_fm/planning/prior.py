@@ -12,12 +12,15 @@ from cardiac_ct_fm.planning.contours import RAY_ANGLES, RAYS, Contour
 from cardiac_ct_fm.planning.planes import Plane
 
 MIN_RADIUS_MM = 3.0
+"""No lumen of an adult's root is narrower (house choice)."""
+
 EDGE_WIDTH_MM = 1.5
-"""Length over which inside and outside are averaged for edge strength: about the thickness of the thinnest walls."""
+"""Length over which inside and outside are averaged for edge strength: about the thickness of the thinnest walls (house
+choice)."""
 
 OPEN_WALL = 0.15
 """Cost of 1 mm of dark tissue inside of the path, in units of a full edge, above the annulus: low, because the valve's
-leaflets lie in the lumen there and the wall is behind them."""
+leaflets lie in the lumen there and the wall is behind them (house choice, as are the two below)."""
 
 RING_WALL = 0.35
 """The same at the annulus: between the two, since leaflets may be cut at their base there."""
@@ -27,7 +30,7 @@ THIN_WALL = 0.6
 as a valve's leaflet there, and behind them is the next chamber."""
 
 SINUS_HARMONICS = 12
-"""Fourier terms of contours above the annulus: enough for three sinuses with their commissures."""
+"""Fourier terms of contours above the annulus: enough for three sinuses with their commissures (house choice)."""
 
 RING_HARMONICS = 6
 """Fourier terms of annulus and outflow tract: enough for an ellipse of 3:2 (within 0.05 mm) or a D-shape, too few for
@@ -35,14 +38,18 @@ a leak."""
 
 
 OVAL_HARMONICS = 2
+"""An oval is a circle, moved and stretched: two Fourier terms."""
+
 OVAL_SD_MM = 1.2
 """How far an annulus departs from an oval: contour-to-ellipse distances of D-shaped annuli (house choice)."""
 
 POINT_RAYS = 8
-"""Weight of a hinge point against rays of 3°: its doubt of 1 mm is small beside the 24° that it stands for."""
+"""Weight of a hinge point against rays of 3°: its doubt of 1 mm is small beside the 24° that it stands for (house
+choice)."""
 
 OUTWARD = 2.5
-"""Above the annulus a contour may lie this much farther outward than inward of one that followed a leaflet."""
+"""Above the annulus a contour may lie this much farther outward than inward of one that followed a leaflet
+(house choice)."""
 
 LABEL_SD_MM = 1.0
 """How far a label map's border may be off: half a voxel of the 2 mm look, and the tolerance that surface distances of

@@ -41,8 +41,9 @@ LEVELS = {
 }
 """Named levels: title and colour, lighter kin of the vocabulary's colours so that lines read on grey."""
 
-SIDE_IN, DPI = 5.0, 120
 JPEG = {"quality": 88, "subsampling": 0}
+SIDE_IN, DPI = 5.0, 120
+"""Size of the pictures, so that a report stays below 4 MB (house choice, as are the fields of view, in mm, below)."""
 
 
 @dataclass(frozen=True)

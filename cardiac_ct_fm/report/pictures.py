@@ -16,10 +16,10 @@ from cardiac_ct_fm.report.figures import LEVELS, RING, SIDE_IN, Picture, Scene, 
 from cardiac_ct_fm.volume_io import Volume
 
 SPAN_MM = 60.0
-"""Edge of the calcium picture: the widest sinuses fit."""
+"""Edge of the calcium picture: the widest sinuses fit (house choice)."""
 
 BRIGHTEST_HU = 1100.0
-"""White of the calcium picture, so that dense calcium keeps its shape."""
+"""White of the calcium picture, so that dense calcium keeps its shape (house choice)."""
 
 
 def draw_pictures(volume: Volume, plan: Plan) -> list[Picture]:

@@ -13,8 +13,10 @@ from cardiac_ct_fm.report.figures import LEVELS
 
 WIDTH, HEIGHT = 560, 360
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 18, 46
+"""Pixels of a plot and of its margins (layout, a house choice)."""
+
 S_LAO, S_CRAN = 60.0, 50.0
-"""Range of the S-curve's axes: what a C-arm can usually reach."""
+"""Range of the S-curve's axes: what a C-arm can usually reach (house choice)."""
 
 VIEW_TITLES = {"three_cusp": "three-cusp", "cusp_overlap": "cusp overlap"}
 

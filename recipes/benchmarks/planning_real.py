@@ -36,8 +36,12 @@ CUSP_DEG = {"RCC": 46.0, "LCC": -48.0, "NCC": 178.0}
 """Middle of the three sinuses seen 8 mm above the disc: 0° the patient's left, 90° front. Read from the picture."""
 
 AREA_LIMIT, DIAMETER_LIMIT_MM = 0.08, 2.0
+"""What still counts as the same, as a share and in mm (house choice)."""
+
 SIZE_MM = 56.0
 DISC_SD_MM = 3.0
+"""Edge of the pictures, and how far a radius may be off in the report's own plane (house choices)."""
+
 CIRCULAR = (
     "The hinge points lie on the rim of TotalSegmentator's own annulus disc, so the row of the annulus is partly "
     "circular: plane and place are the report's, and our contour is drawn through points of its rim. It tests the "
