@@ -22,6 +22,8 @@ PROVENANCE_TITLES = {
     "command": "Command that made the weights",
     "seed": "Seed",
     "commit": "Commit of the code",
+    "steps": "Training steps",
+    "runs": "Trainings, each from the weights of the one before",
     "teacher": "Teachers",
     "converted_from": "Converted from",
 }
@@ -129,7 +131,20 @@ def _provenance_text(provenance: Mapping[str, Any]) -> str:
         return f"{NOT_RECORDED}; weights without provenance are random or of unknown origin."
     keys = [k for k in PROVENANCE_TITLES if k in provenance or k in ALWAYS_SHOWN]
     keys += [k for k in provenance if k not in PROVENANCE_TITLES]
-    return "\n".join(f"- {PROVENANCE_TITLES.get(k, k)}: {_inline(provenance.get(k, NOT_RECORDED))}" for k in keys)
+    # a list of trainings is the command
+    keys = [k for k in keys if not (k == "command" and k not in provenance and "runs" in provenance)]
+    return "\n".join(f"- {PROVENANCE_TITLES.get(k, k)}: {_told(provenance.get(k, NOT_RECORDED))}" for k in keys)
+
+
+def _told(value: Any) -> str:
+    """A list of trainings as commands below each other, anything else in one line."""
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) and "command" in item for item in value):
+        return _inline(value)
+    lines = []
+    for run in value:
+        rest = _inline({k: v for k, v in run.items() if k != "command"})
+        lines.append(f"  - `{' '.join(map(str, run['command']))}` ({rest})")
+    return "\n".join(["", *lines])
 
 
 def _metrics_text(metrics: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS
 from cardiac_ct_fm.inference import Predictor
 from cardiac_ct_fm.result import Prediction
+from recipes.benchmarks.heldout import load
 
 SCAN = Path(__file__).parents[2] / "examples" / "data" / "ts-aorta-cta"
 REGION_RADIUS_MM, REGION_LENGTH_MM = 30.0, 60.0
@@ -74,11 +75,11 @@ def circle(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np
 def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="cardiac_swin_tiny")
+    parser.add_argument("--model", default="cardiac_swin_tiny", help="as in ``heldout``")
     parser.add_argument("--quality", default="standard")
     parser.add_argument("--out", type=Path, help="save the prediction here")
     args = parser.parse_args()
-    pred = Predictor(args.model, device="cpu")(SCAN / "ct_cropped.nii.gz", quality=args.quality)
+    pred = Predictor(load(args.model), device="cpu")(SCAN / "ct_cropped.nii.gz", quality=args.quality)
     if args.out:
         pred.save(args.out)
     print(json.dumps(agreement(pred), indent=1))
