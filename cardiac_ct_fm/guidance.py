@@ -15,7 +15,6 @@ from cardiac_ct_fm.geometry import FloatArray, Grid
 from cardiac_ct_fm.label_resampling import resample_label_map
 from cardiac_ct_fm.looks import Answer
 from cardiac_ct_fm.result import LabelMap
-from cardiac_ct_fm.volumes import cut_off as cut_off
 
 CHAMBERS: tuple[str, ...] = ("Myo", "LA", "LV", "RA", "RV")
 

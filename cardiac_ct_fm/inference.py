@@ -22,7 +22,7 @@ from cardiac_ct_fm.config import LookConfig, LookName
 from cardiac_ct_fm.decode import decode_landmarks, largest_components, within
 from cardiac_ct_fm.errors import ImageError, UnknownNameError, UsageError
 from cardiac_ct_fm.geometry import FloatArray, Grid
-from cardiac_ct_fm.guidance import CHAMBERS, chambers_box, cut_off, near_chambers, root_boundary, root_centre
+from cardiac_ct_fm.guidance import CHAMBERS, chambers_box, near_chambers, root_boundary, root_centre
 from cardiac_ct_fm.image_checks import image_warnings
 from cardiac_ct_fm.looks import Answer, answer, window_grid, windows
 from cardiac_ct_fm.measurements import add_measurements
@@ -32,6 +32,7 @@ from cardiac_ct_fm.preprocess import look_tensor
 from cardiac_ct_fm.result import Prediction
 from cardiac_ct_fm.runtime import Clock, choose_device, full_float32
 from cardiac_ct_fm.volume_io import Volume, load_volume
+from cardiac_ct_fm.volumes import cut_off
 
 Quality = Literal["fast", "standard", "full"]
 """``fast``: looks at 4 and 2 mm. ``standard``: and one at 1 mm around the root. ``full``: 1 mm over the whole heart."""

@@ -1,7 +1,8 @@
 """Turns the averaged weights of a training run into a published model of the package.
 
-    python -m recipes.benchmarks.heldout --model cardiac_swin_tiny=runs/tiny/average.safetensors --n 12 --out out/heldout
-    python -m recipes.benchmarks.real_scan --model cardiac_swin_tiny=runs/tiny/average.safetensors > out/real.json
+    WEIGHTS=cardiac_swin_tiny=runs/tiny/average.safetensors
+    python -m recipes.benchmarks.heldout --model $WEIGHTS --n 12 --strength 0.7 --out out/heldout
+    python -m recipes.benchmarks.real_scan --model $WEIGHTS > out/real.json
     python -m recipes.export_weights --run runs/tiny --heldout out/heldout/summary.json --real out/real.json
 
 The model card's provenance names every command and commit that trained the file, in order; its figures are those of the
@@ -24,6 +25,7 @@ from cardiac_ct_fm.model import create_model, from_pretrained
 from cardiac_ct_fm.publish import export_pretrained
 from cardiac_ct_fm.tensor_files import read_metadata
 
+DESCRIPTION = "100 % synthetic: trained on one machine on the digital cohort alone; not federated, not distilled."
 ASSETS = Path(__file__).parents[1] / "cardiac_ct_fm" / "assets"
 
 
@@ -106,7 +108,7 @@ def main() -> None:
         model,
         args.out,
         tag=args.tag,
-        description="100 % synthetic: trained on one machine on the digital cohort alone; not federated, not distilled.",
+        description=DESCRIPTION,
         metrics=held_out_figures(json.loads(args.heldout.read_text()))
         | real_scan_figures(json.loads(args.real.read_text())),
         default=True,
