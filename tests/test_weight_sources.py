@@ -187,6 +187,17 @@ def test_the_model_card_states_what_was_recorded_and_what_was_not(registered: Pa
     assert str(small_model().generate_model_card()).count("not recorded") >= 2
 
 
+def test_the_card_of_the_bundled_weights_says_how_they_were_made_and_how_good_they_are() -> None:
+    model = ccf.from_pretrained("cardiac_swin_tiny")
+    assert model.weight_files is not None
+    card = (model.weight_files.tensors[0].parent / "README.md").read_text(encoding="utf-8")
+    assert "not recorded" not in card
+    runs = model.config.provenance["runs"]
+    assert all(f"`{' '.join(run['command'])}` (from_step {run['from_step']}" in card for run in runs)
+    for command in ("heldout --model cardiac_swin_tiny", "real_scan"):
+        assert f"python -m recipes.benchmarks.{command}" in card
+
+
 def test_a_configuration_survives_its_json() -> None:
     for kind in BACKBONES:
         config = small_model(kind).config
