@@ -7,7 +7,7 @@ import json
 import secrets
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -35,10 +35,12 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = _neighbour(target)
         temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
     except OSError as error:
         raise OutputError(_refused(target, error)) from error
     try:
         yield temporary
+        _permit([temporary], mode)
         temporary.replace(target)
     except OSError as error:
         raise OutputError(_refused(target, error)) from error
@@ -62,16 +64,17 @@ def atomic_folder(path: str | Path, marker: str | None = None, owned: Sequence[s
         OutputError: the file system refuses, or ``path`` is a file.
     """
     target = Path(path)
-    if target.exists() and not target.is_dir():
-        raise OutputError(f"{target} is a file; give a folder to write the results into.")
+    _refuse_file(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = _neighbour(target)
         temporary.mkdir()
+        mode = temporary.stat().st_mode
     except OSError as error:
         raise OutputError(_refused(target, error)) from error
     try:
         yield temporary
+        _permit((p for p in temporary.rglob("*") if p.is_file()), mode)
         if not target.exists():
             temporary.replace(target)
         else:
@@ -80,6 +83,43 @@ def atomic_folder(path: str | Path, marker: str | None = None, owned: Sequence[s
         raise OutputError(_refused(target, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_folder(path: str | Path) -> None:
+    """See before a long computation whether results can be written into a folder; nothing is left behind.
+
+    Args:
+        path: the folder, which need not be there yet.
+
+    Raises:
+        OutputError: it, or what should hold it, is a file, or the file system refuses.
+    """
+    target = Path(path)
+    try:
+        there = next(p for p in (target, *target.absolute().parents) if p.exists())
+        _refuse_file(there)
+        probe = _neighbour(there / "probe")
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise OutputError(_refused(target, error)) from error
+
+
+def _refuse_file(folder: Path) -> None:
+    """Raise where a file lies in place of a folder."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file, not a folder; give a folder to write the results into.")
+
+
+def _permit(files: Iterable[Path], mode: int) -> None:
+    """Give files the permissions that new ones have here; safetensors and tempfile make theirs for one person alone.
+
+    Args:
+        files: those that were written.
+        mode: of a file or folder that was made with the process's umask.
+    """
+    for file in files:
+        file.chmod(mode & 0o666)
 
 
 def _move_in(temporary: Path, target: Path, marker: str | None, owned: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cardiac_ct_fm.errors import WeightsError
+from cardiac_ct_fm.files import atomic_write
 from cardiac_ct_fm.weights import INDEX_FILE, WEIGHTS_FILE
 
 MAX_SHARD_BYTES = 16_000_000
@@ -75,7 +76,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype,
     Raises:
         WeightsError: a number does not fit into ``dtype``.
     """
-    save_file(_stored(tensors, dtype), str(path), metadata={"format": "pt", **metadata})
+    _save(_stored(tensors, dtype), path, metadata)
 
 
 def write_model(
@@ -99,13 +100,13 @@ def write_model(
         shards[-1][name] = tensor
         filled += tensor.nbytes
     if len(shards) == 1:
-        save_file(stored, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
+        _save(stored, folder / WEIGHTS_FILE)
         return [folder / WEIGHTS_FILE]
     weight_map: dict[str, str] = {}
     paths = [folder / INDEX_FILE]
     for number, shard in enumerate(shards, start=1):
         path = folder / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, str(path), metadata={"format": "pt"})
+        _save(shard, path)
         weight_map |= dict.fromkeys(shard, path.name)
         paths.append(path)
     total = sum(tensor.nbytes for tensor in stored.values())
@@ -150,6 +151,12 @@ def check_match(source: str, expected: Mapping[str, Tensor], given: Mapping[str,
             if keys
         )
         raise WeightsError(f"The weights of {source} do not fit its configuration: {found}; restore the files.")
+
+
+def _save(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write one file, with the permissions of any new file: safetensors' own are for one person alone."""
+    with atomic_write(path) as temporary:
+        save_file(tensors, str(temporary), metadata={"format": "pt", **(metadata or {})})
 
 
 def _stored(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cardiac_ct_fm.errors import OutputError
-from cardiac_ct_fm.files import atomic_folder, atomic_write, write_json
+from cardiac_ct_fm.files import atomic_folder, atomic_write, check_folder, write_json
+from cardiac_ct_fm.tensor_files import write_model, write_tensors
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -70,7 +76,7 @@ def test_what_the_file_system_refuses_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot be written"), atomic_write(tmp_path / "file" / "a.json"):
         pass
-    with pytest.raises(OutputError, match="is a file; give a folder"), atomic_folder(tmp_path / "file"):
+    with pytest.raises(OutputError, match="is a file, not a folder"), atomic_folder(tmp_path / "file"):
         pass
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match="cannot be written"), atomic_write(tmp_path / "folder") as temporary:
@@ -85,3 +91,69 @@ def test_json_takes_numpy_and_refuses_what_is_no_number(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "b.json", float("nan"))
     assert not (tmp_path / "b.json").exists()
+
+
+WEIGHTS = {"a": torch.zeros(2)}
+
+
+def for_one_alone(path: Path) -> None:
+    """Put a file there whose permissions are those that ``tempfile`` gives."""
+    handle, name = tempfile.mkstemp(dir=path.parent)
+    os.close(handle)
+    Path(name).replace(path)
+
+
+def a_file(path: Path) -> None:
+    with atomic_write(path) as temporary:
+        for_one_alone(temporary)
+
+
+def a_folder(path: Path) -> None:
+    with atomic_folder(path.parent) as temporary:
+        for_one_alone(temporary / path.name)
+
+
+def a_head(path: Path) -> None:
+    path.parent.mkdir()
+    write_tensors(path, WEIGHTS, torch.float32, {})
+
+
+def a_model(path: Path) -> None:
+    path.parent.mkdir()
+    write_model(path.parent, WEIGHTS, torch.float32)
+
+
+@contextmanager
+def umask(value: int) -> Iterator[None]:
+    before = os.umask(value)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("write", [a_file, a_folder, a_head, a_model])
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_files_get_the_permissions_of_any_new_file(
+    write: Callable[[Path], None], mask: int, mode: int, tmp_path: Path
+) -> None:
+    target = tmp_path / "out" / "model.safetensors"
+    with umask(mask):
+        write(target)
+    assert stat.S_IMODE(target.stat().st_mode) == mode
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for bad in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(OutputError, match="file is a file, not a folder"):
+            check_folder(bad)
+    with pytest.raises(OutputError, match="/proc/nope cannot be written"):
+        check_folder("/proc/nope")
+
+
+def test_the_check_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for good in (".", "new/folder", tmp_path / "new"):
+        check_folder(good)
+    assert list(tmp_path.iterdir()) == []
