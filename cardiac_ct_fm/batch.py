@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cardiac_ct_fm.errors import CardiacCTError, UsageError, WeightsError
+from cardiac_ct_fm.files import check_folder
 from cardiac_ct_fm.result import COMPLETE_MARKER, Prediction
 from cardiac_ct_fm.scan_list import Case
 from cardiac_ct_fm.volume_io import Volume, load_volume
@@ -81,11 +82,14 @@ class BatchPredictor:
             out: folder in which every case gets one of its name.
 
         Raises:
+            OutputError: nothing can be written into ``out``; noticed before a model is loaded.
             UsageError: unknown head, quality or device; this concerns all cases alike.
             WeightsError: the model cannot be loaded.
         """
         folders = [Path(out) / case.name for case in cases]
         todo = [i for i, folder in enumerate(folders) if not (self.skip_existing and _complete(folder))]
+        if todo:
+            check_folder(out)
         following = {i: n for i, n in zip(todo, [*todo[1:], None], strict=False)}
         ahead: dict[int | None, Future[tuple[Volume, float]]] = {}
         pending: Future[Outcome] | None = None
@@ -97,7 +101,7 @@ class BatchPredictor:
                         for k in (i, following[i]):
                             if k is not None and k not in ahead:
                                 ahead[k] = reader.submit(_read, cases[k])
-                        found = self._predict(case, ahead.pop(i))
+                        found = self._predict(case, folders[i], ahead.pop(i))
                         outcome = writer.submit(self._finish, case, folders[i], found, began)
                         del found
                     else:
@@ -112,9 +116,10 @@ class BatchPredictor:
                 for waiting in ahead.values():
                     waiting.cancel()
 
-    def _predict(self, case: Case, reading: Future[tuple[Volume, float]]) -> Prediction | Exception:
+    def _predict(self, case: Case, folder: Path, reading: Future[tuple[Volume, float]]) -> Prediction | Exception:
         """The prediction, or what went wrong with this scan."""
         try:
+            check_folder(folder)
             if self._predictor is None:
                 wait([reading], QUICK_REFUSAL_S)
                 if reading.done():

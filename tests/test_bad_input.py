@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from command_line import Answer, files_in, run
-from conftest import DICOM_ARCHIVE, ROOT
+from conftest import DEMO_SCAN, DICOM_ARCHIVE, ROOT
 from tiny_finder import save_finder
 
 from cardiac_ct_fm.volume_io import Volume
@@ -268,11 +268,30 @@ def test_a_batch_in_which_nothing_works_is_a_failure(
     assert files_in(tmp_path / "out") == []
 
 
-def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path, demo_path: Path, finder: Path) -> None:
-    (tmp_path / "out").write_text("a file where a folder should be")
-    answer = run("predict", demo_path, "-o", tmp_path / "out", "-m", finder)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("predict", DEMO_SCAN, "-m", "no-such-model"),
+        ("measure", DEMO_SCAN, "--landmarks", "nowhere.mrk.json"),
+        ("evaluate", "nowhere.json", "-m", "no-such-model"),
+        ("finetune", "nowhere.json", "--head", "mine", "-m", "no-such-model"),
+    ],
+)
+def test_a_bad_output_folder_is_noticed_before_anything_else(command: tuple[object, ...], tmp_path: Path) -> None:
+    taken = tmp_path / "out"
+    taken.write_text("a file where a folder should be")
+    answer = run(*command, "-o", taken)
     assert answer.code == 1
-    assert "cannot be written" in answer.line or "is a file" in answer.line
+    assert f"{taken} is a file, not a folder" in answer.line
+    assert "cannot be written" in run(*command, "-o", "/proc/nope").line
+
+
+def test_a_scan_whose_own_folder_is_a_file_is_refused_before_it_is_computed(tmp_path: Path, demo_path: Path) -> None:
+    taken = tmp_path / "ct_cropped"
+    taken.write_text("a file where a folder should be")
+    answer = run("predict", demo_path, "-o", tmp_path, "-m", "no-such-model")
+    assert answer.code == 1
+    assert f"{taken} is a file, not a folder" in answer.line
 
 
 def test_points_that_do_not_fit_are_refused(tmp_path: Path, demo_path: Path) -> None:

@@ -58,6 +58,7 @@ def measure(
     """
     from cardiac_ct_fm.commands.results import prediction_row, print_json, print_prediction
     from cardiac_ct_fm.commands.table import holds_table, write_table
+    from cardiac_ct_fm.files import check_folder
     from cardiac_ct_fm.image_checks import image_warnings
     from cardiac_ct_fm.landmark_io import read_landmarks
     from cardiac_ct_fm.outputs import write_outputs
@@ -66,6 +67,7 @@ def measure(
     from cardiac_ct_fm.volumes import cut_off
 
     name = case_name(image.resolve())
+    check_folder(out / name)
     earlier = _earlier(landmarks.parent, out / name)
     predicted = earlier / "landmarks.json"
     points = read_landmarks(landmarks, predicted=read_landmarks(predicted) if predicted.is_file() else None)
