@@ -136,7 +136,7 @@ def test_printed_volumes_are_those_of_the_label_map(predicted: tuple[Path, str])
     row = next(line for line in printed.splitlines() if line.split()[:1] == ["LV"])
     assert float(row.split("ventricle")[1].split()[0]) == pytest.approx(millilitres, rel=0.2, abs=0.1)
     missing = next(line for line in printed.splitlines() if line.split()[:1] == ["PA"])
-    assert "not found" in missing
+    assert "not found: the head heart marked none" in missing
     assert " 0" not in missing
 
 
@@ -267,6 +267,18 @@ def test_models_lists_architectures_and_info_tells_about_a_folder(finder: Path) 
     assert run("info", "nobody").code == 2
 
 
+def test_info_begins_with_limitations_and_figures_and_tells_trainings_in_one_line() -> None:
+    known, page = ccf.model_info("cardiac_swin_tiny"), run("info", "cardiac_swin_tiny").out
+    order = ["Limitations", *known.metrics, "Facts", "Provenance"]
+    assert [line.strip() for line in page.splitlines() if line.strip() in order] == order
+    assert known.provenance["limitations"][0].split(",")[0] in " ".join(page.split())
+    runs = known.provenance["runs"]
+    (line,) = (line for line in page.splitlines() if line.split()[:1] == ["trainings"])
+    assert line.split()[1] == f"{len(runs)}," and runs[-1]["commit"] in line
+    assert "--start-from" not in page
+    assert "--start-from" in run("info", "cardiac_swin_tiny", "--json").out
+
+
 def test_weights_in_a_shared_folder_are_listed_and_verified(
     finder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,16 +302,16 @@ def test_doctor_as_json_has_a_verdict_on_everything() -> None:
 
 @pytest.fixture(scope="module")
 def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two coarse digital patients with their data list."""
+    """Two coarse digital patients to train with and one to test on, with their data list."""
     folder = tmp_path_factory.mktemp("cohort") / "site1"
-    answer = run("cohort", "--site", "1", "--n", "2", "--spacing", "4.0", "--size", "48", "-o", folder)
+    answer = run("cohort", "--n", "3", "--test", "1", "--spacing", "4.0", "--size", "48", "-o", folder)
     assert answer.code == 0, answer.err
     return folder
 
 
 def test_cohort_writes_patients_and_their_data_list(patients: Path, tmp_path: Path) -> None:
     listing = json.loads((patients / "datalist.json").read_text())
-    assert len(listing["training"]) == 2
+    assert (len(listing["training"]), len(listing["test"])) == (2, 1)
     assert (patients / listing["training"][0]["image"]).exists()
     bad = run("cohort", "--site", "9", "-o", tmp_path / "nine")
     assert bad.code == 2
@@ -309,13 +321,13 @@ def test_cohort_writes_patients_and_their_data_list(patients: Path, tmp_path: Pa
 
 def test_evaluate_scores_the_scans_of_a_data_list(patients: Path, finder: Path, tmp_path: Path) -> None:
     listing = patients / "datalist.json"
-    wrong = run("evaluate", listing, "-o", tmp_path / "figures", "-m", finder)
+    wrong = run("evaluate", listing, "--section", "validation", "-o", tmp_path / "figures", "-m", finder)
     assert wrong.code == 1
-    assert "--section" in wrong.line
-    answer = run("evaluate", listing, "--section", "training", "-o", tmp_path / "figures", "-m", finder)
+    assert "it has training, test: choose with --section" in wrong.line
+    answer = run("evaluate", listing, "-o", tmp_path / "figures", "-m", finder)
     assert answer.code == 0, answer.err
     summary = json.loads((tmp_path / "figures" / "summary.json").read_text())
-    assert summary["scans"] == 2
+    assert summary["scans"] == 1
     row = next(line for line in answer.out.splitlines() if line.split()[:1] == ["LV"])
     assert float(row.split()[1]) == pytest.approx(summary["segmentation"]["LV"]["dice"]["median"], abs=6e-4)
     assert run("evaluate", "-o", tmp_path / "nothing").code == 2

@@ -174,6 +174,7 @@ def test_a_site_writes_scans_that_load_again(tmp_path):
         (lambda: render_scan(draw_case(1), spacing_mm=-1), "spacing is -1"),
         (lambda: render_scan(draw_case(1), size=5), "size is 5"),
         (lambda: write_cases(1, 0, "nowhere"), "count is 0"),
+        (lambda: write_cases(1, 2, "nowhere", test=3), "test is 3.* 0…2"),
     ],
 )
 def test_bad_parameters_name_the_parameter_and_its_range(call, words):

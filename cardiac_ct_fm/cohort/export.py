@@ -89,6 +89,7 @@ def write_cases(
     spacing_mm: float = 0.8,
     *,
     first: int = 0,
+    test: int = 0,
     size: int | None = None,
     factor: float = 0.01,
     progress: Callable[[str, int, int], None] | None = None,
@@ -104,6 +105,7 @@ def write_cases(
         folder: written whole or not at all; files of other cases stay.
         spacing_mm: isotropic voxel size.
         first: index of the first patient at the site.
+        test: how many of the patients, the last ones, are listed under ``test`` instead of ``training``.
         size: see :func:`render_scan`.
         factor: share of the paper's numbers, which says how many patients carry labels.
         progress: called with (case, slices done, slices in all).
@@ -112,11 +114,13 @@ def write_cases(
         The path of ``datalist.json``.
 
     Raises:
-        ConfigError: unknown site, bad count, spacing or size.
+        ConfigError: unknown site, bad count, test part, spacing or size.
         OutputError: the file system refuses.
     """
     if count < 1 or first < 0:
         raise ConfigError(f"count is {count} and first is {first}; write at least 1 patient, from index 0 on.")
+    if not 0 <= test <= count:
+        raise ConfigError(f"test is {test}; it is part of the {count} patients: choose 0…{count}.")
     here = site(number)
     scans = site_scans(number, factor, least=first + count)[first : first + count]
     target = Path(folder)
@@ -135,8 +139,10 @@ def write_cases(
             "name": f"digital site {number} ({here.name})",
             "description": "Digital patients of cardiac-ct-fm; no real person.",
             "labels": {head: ["background", *HEADS[head].classes] for head in HEADS},
-            "numTraining": len(rows),
-            "training": rows,
+            "numTraining": count - test,
+            "numTest": test,
+            "training": rows[: count - test],
+            "test": rows[count - test :],
         },
     )
     return listing

@@ -13,6 +13,9 @@ def cohort(
     out: options.Out,
     site: Annotated[int, typer.Option(metavar="1...8", help="Digital hospital; each has its scanner and habits.")] = 1,
     n: Annotated[int, typer.Option("--n", "-n", metavar="N", help="Number of patients.")] = 1,
+    test: Annotated[
+        int, typer.Option(metavar="N", help="How many of them, the last, the data list has for evaluate.")
+    ] = 0,
     first: Annotated[int, typer.Option(metavar="N", help="Index of the first patient at the site.")] = 0,
     spacing: Annotated[float, typer.Option(metavar="MM", help="Voxel size; 0.4 is a planning scan's.")] = 0.8,
     size: Annotated[
@@ -25,7 +28,7 @@ def cohort(
 
     [bold]Example[/bold]
 
-      cardiac-ct-fm cohort --site 3 --n 5 -o cohort
+      cardiac-ct-fm cohort --site 3 --n 5 --test 2 -o cohort
     """
     from cardiac_ct_fm.cohort.export import write_cases
     from cardiac_ct_fm.commands.results import console
@@ -41,6 +44,6 @@ def cohort(
                 names.append(name)
             show(f"{len(names)}/{n} {name}", (len(names) - 1) * slices + min(done, slices), n * slices)
 
-        listing = write_cases(site, n, out, spacing, first=first, size=size, progress=step)
+        listing = write_cases(site, n, out, spacing, first=first, test=test, size=size, progress=step)
     console().print(f"{n} digital patients of site {site} in {out}; data list {listing}", markup=False, soft_wrap=True)
     return 0

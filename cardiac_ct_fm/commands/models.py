@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 BYTES_PER_MB = 1e6
 
+_TITLES = {"runs": "trainings", "synthetic_share": "synthetic share"}
+"""Keys of a model's provenance that ``info`` shows by another name."""
+
 
 def models(
     pattern: Annotated[
@@ -72,9 +75,10 @@ def info(
     json_output: options.Json = False,
 ) -> int:
     """Show heads, files with their sha256, measured figures, licence and provenance of a model."""
+    from rich.table import Table
     from rich.text import Text
 
-    from cardiac_ct_fm.commands.results import airy_table, console, print_json
+    from cardiac_ct_fm.commands.results import console, print_json
     from cardiac_ct_fm.registry import MANIFEST, ModelInfo, model_info
 
     folder = Path(name)
@@ -83,12 +87,15 @@ def info(
         print_json(_row(known))
         return 0
     out = console()
-    out.print(Text.assemble("\n  ", (known.full_name, "bold"), f"  {known.description}"))
-    listing = airy_table("", "")
-    listing.show_header = False
-    for key, value in _facts(known):
-        listing.add_row(Text(key, style="dim"), Text(value))
-    out.print(listing)
+    out.print(Text.assemble("\n  ", (known.full_name, "bold"), f"  {known.description}"), soft_wrap=True)
+    for title, facts in _sections(known):
+        listing = Table.grid(padding=(0, 0, 0, 2), pad_edge=True)
+        listing.add_column(no_wrap=True, style="dim")
+        listing.add_column(overflow="fold")
+        for key, value in facts:
+            listing.add_row(Text(key), Text(value))
+        out.print(Text(f"\n  {title}", style="bold"))
+        out.print(listing)
     return 0
 
 
@@ -103,8 +110,21 @@ def _row(info: ModelInfo) -> dict[str, Any]:
     return {"full_name": info.full_name, **row, "folder": None if info.folder is None else str(info.folder)}
 
 
+def _sections(info: ModelInfo) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What is known, in the order a reader needs it: what it cannot do, what was measured, then all else."""
+    provenance = dict(info.provenance)
+    limits = [(str(i), str(text)) for i, text in enumerate(provenance.pop("limitations", []), start=1)]
+    measured = [
+        (name, [(key, _inline(value)) for key, value in (group if isinstance(group, dict) else {"": group}).items()])
+        for name, group in info.metrics.items()
+    ]
+    sections = [("Limitations", limits), *measured, ("Facts", _facts(info))]
+    sections.append(("Provenance", [(_TITLES.get(key, key), _inline(value)) for key, value in provenance.items()]))
+    return [(title, rows) for title, rows in sections if rows]
+
+
 def _facts(info: ModelInfo) -> list[tuple[str, str]]:
-    """What is known, in the order a reader asks for it; unknown things are left out."""
+    """Size, licence and files; unknown things are left out."""
     rows = [
         ("trained", "yes" if info.pretrained else "no: random weights until trained"),
         ("heads", ", ".join(info.heads)),
@@ -114,17 +134,16 @@ def _facts(info: ModelInfo) -> list[tuple[str, str]]:
         ("folder", str(info.folder or "")),
     ]
     rows += [(name, f"{facts.get('bytes', 0):,} bytes, sha256 {facts['sha256']}") for name, facts in info.files.items()]
-    for group in ("metrics", "provenance"):
-        rows += [(f"{group}: {key}", _inline(value)) for key, value in getattr(info, group).items()]
     return [(key, value) for key, value in rows if value]
 
 
 def _inline(value: Any) -> str:
-    """A nested value as text: commands as they are typed, records one a line."""
+    """A nested value in one line: of records how many and the last one's commit, commands as they are typed."""
     if isinstance(value, dict):
         return ", ".join(f"{k} {_inline(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):
-        if any(isinstance(v, dict) for v in value):
-            return "\n".join(_inline(v) for v in value)
+        if value and all(isinstance(v, dict) for v in value):
+            last = f", the last at commit {value[-1]['commit']}" if "commit" in value[-1] else ""
+            return f"{len(value)}{last}; --json tells all"
         return (" " if any(str(v).startswith("-") for v in value) else ", ").join(_inline(v) for v in value)
     return str(value)
