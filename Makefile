@@ -5,7 +5,7 @@ VENV ?= .venv
 OUT ?= out
 SCAN ?= examples/data/ts-aorta-cta/ct_cropped.nii.gz
 
-# Extras of pyproject.toml that the demonstration and the tests need.
+# Extras of pyproject.toml that the demonstration, and the tests or `make extras`, need.
 DEMO_EXTRAS ?= dicom
 EXTRAS ?= dicom,train,federated,dev
 PYTEST_FLAGS ?=
@@ -17,7 +17,7 @@ DEMO_READY := $(call stamp,$(DEMO_EXTRAS))
 TEST_READY := $(call stamp,$(EXTRAS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo extras test check format clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed 's/:.*## /\t/' | expand -t 10
@@ -26,6 +26,8 @@ demo: $(DEMO_READY) ## set up, predict the real scan in examples/data, say where
 	$(BIN)/cardiac-ct-fm predict $(SCAN) -o $(OUT)
 	@echo
 	@echo "Look at $(OUT)/$(basename $(basename $(notdir $(SCAN))))/preview.png and open report.html beside it."
+
+extras: $(TEST_READY) ## add to the environment: make extras EXTRAS=train
 
 test: check ## set up, then lint, types and tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from cardiac_ct_fm import __version__
-from cardiac_ct_fm.errors import CardiacCTError
+from cardiac_ct_fm.errors import CardiacCTError, install_command
 
 Verdict = Literal["ok", "note", "problem"]
 
@@ -71,7 +71,7 @@ def _software() -> Iterator[Finding]:
         missing = [name for name in names if _version(name) is None]
         found = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
         if missing:
-            hint = f'{", ".join(missing)} missing; pip install "cardiac-ct-fm[{extra}]" if you need it'
+            hint = f"{', '.join(missing)} missing; if you need it: {install_command(extra)}"
             yield Finding("Software", f"extra {extra}", f"{found}; {hint}" if found else hint, "note")
         else:
             yield Finding("Software", f"extra {extra}", found)

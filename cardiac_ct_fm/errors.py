@@ -57,5 +57,16 @@ class MissingExtraError(CardiacCTError):
     """An optional dependency is needed; the message says which extra to install."""
 
     def __init__(self, purpose: str, extra: str) -> None:
-        super().__init__(f'{purpose} needs an optional dependency. Install it: pip install "cardiac-ct-fm[{extra}]"')
+        super().__init__(f"{purpose} needs an optional dependency. Install it: {install_command(extra)}")
         self.extra = extra
+
+
+def install_command(extra: str) -> str:
+    """How to install an extra and keep the torch that is there, which timm's torchvision would replace by its own."""
+    from importlib import metadata
+
+    try:
+        torch = f' "torch=={metadata.version("torch")}"'
+    except metadata.PackageNotFoundError:
+        torch = ""
+    return f'pip install "cardiac-ct-fm[{extra}]"{torch} (or in a clone with make\'s .venv: make extras EXTRAS={extra})'

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from importlib import metadata
 from pathlib import Path
+from shutil import which
 
 import pytest
 from command_line import run
 from conftest import ROOT
 
 import cardiac_ct_fm as ccf
+from cardiac_ct_fm.training.data_list import read_data_list
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, flags=re.S)
@@ -50,10 +54,48 @@ def test_the_house_is_described_as_it_stands() -> None:
     assert named == there - {"__init__", "__main__"}
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "check", "format"])
+@pytest.mark.parametrize("target", ["demo", "extras", "test", "check", "format"])
 def test_make_has_the_targets_that_are_named(target: str) -> None:
     assert f"make {target}" in TEXT
     assert re.search(rf"^{target}:.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
+
+
+@pytest.mark.skipif(which("make") is None, reason="no make is installed")
+def test_make_adds_an_extra_with_the_pinned_versions(tmp_path: Path) -> None:
+    command = ["make", "-n", "extras", "EXTRAS=train", f"VENV={tmp_path / 'venv'}"]
+    plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert '-c constraints.txt -e ".[train]"' in plan
+
+
+def test_an_extra_is_advised_so_that_torch_stays() -> None:
+    advice = str(ccf.MissingExtraError("Training", "train"))
+    assert f'pip install "cardiac-ct-fm[train]" "torch=={metadata.version("torch")}"' in advice
+    assert "make extras EXTRAS=train" in advice
+    shown = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if "pip install" in line]
+    assert [line for line in shown if re.search("train|federated", line) and "-c constraints.txt" not in line] == []
+
+
+def test_a_head_of_ones_own_begins_with_what_it_needs() -> None:
+    (steps,) = (block for kind, block in BLOCKS if kind == "bash" and "cardiac-ct-fm finetune" in block)
+    assert steps.index("EXTRAS=train") < steps.index("cardiac-ct-fm finetune")
+
+
+def test_evaluate_finds_test_scans_in_the_data_list_that_is_shown(tmp_path: Path) -> None:
+    (shown,) = (block for kind, block in BLOCKS if kind == "json")
+    for name in re.findall(r'"([^"]+\.nii\.gz)"', shown):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "datalist.json").write_text(shown)
+    listed = read_data_list(tmp_path / "datalist.json")
+    assert listed.training and listed.test
+
+
+def test_python_that_needs_no_scan_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = (block for kind, block in BLOCKS if kind == "python" and "ccf.from_pretrained" in block)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cardiac_ct_fm.exchange.find_spec", lambda name: None)  # without the extra onnx
+    exec(code, {"ccf": ccf})
+    assert (tmp_path / "bundle").is_dir()
 
 
 def test_every_pinned_version_belongs_to_something_that_is_installed_with_it() -> None:
