@@ -128,7 +128,7 @@ class Predictor:
             found = self._locate(volume, looks["locate"], progress)
             clock.lap("locate")
             answers = self._look_closer(volume, looks, found, chosen, quality, progress, clock)
-        pred = Prediction(volume, warnings=image_warnings(volume))
+        pred = Prediction(volume, run={"heads": list(chosen)}, warnings=image_warnings(volume))
         self._decode(pred, answers, chosen)
         pred.warnings += cut_off(pred)
         clock.lap("decode")
@@ -271,6 +271,7 @@ class Predictor:
         return {
             "package": {"cardiac_ct_fm": __version__, "torch": torch.__version__},
             "model": config.name,
+            "weights_sha256": self.model.weight_files.sha256 if self.model.weight_files else None,
             "trunk_sha256": self.model.trunk_sha256(),
             "provenance": config.provenance,
             "device": str(self.device),

@@ -52,6 +52,11 @@ class Layer:
     labels: Sampler
 
     @property
+    def key(self) -> str:
+        """Head and class: two heads may have a class of the same name, and a point may have it too."""
+        return f"{self.head}: {self.name}"
+
+    @property
     def mask(self) -> npt.NDArray[np.bool_]:
         """(X, Y, Z), where the class is."""
         found: npt.NDArray[np.bool_] = self.labels.data == self.value
@@ -80,7 +85,7 @@ def layers_of(
 
 
 def show_layers(ax: Axes, layers: Iterable[Layer], view: View, width_mm: float, height_mm: float) -> None:
-    """Outline classes in a plane, with a breath of fill."""
+    """Outline classes in a plane, with a breath of fill; an outline's ``gid`` is the layer's key."""
     lattice = view.lattice(width_mm, height_mm, PIXEL_MM)
     extent = (-width_mm / 2, width_mm / 2, -height_mm / 2, height_mm / 2)
     seen: dict[int, npt.NDArray[np.uint8]] = {}
@@ -95,7 +100,9 @@ def show_layers(ax: Axes, layers: Iterable[Layer], view: View, width_mm: float, 
             continue
         fill, line = (0.07, 1.3) if layer.head == "heart" else (0.2, 1.5)
         ax.contourf(soft, levels=[0.5, 1.1], colors=[layer.colour], alpha=fill, origin="upper", extent=extent)
-        ax.contour(soft, levels=[0.5], colors=[layer.colour], linewidths=line, origin="upper", extent=extent)
+        ax.contour(soft, levels=[0.5], colors=[layer.colour], linewidths=line, origin="upper", extent=extent).set_gid(
+            layer.key
+        )
 
 
 def show_silhouettes(ax: Axes, layers: Sequence[Layer], view: View, width_mm: float, height_mm: float) -> None:
@@ -107,12 +114,14 @@ def show_silhouettes(ax: Axes, layers: Sequence[Layer], view: View, width_mm: fl
         if soft.max() > 0.5:
             ax.contour(
                 soft, levels=[0.5], colors=[layer.colour], linewidths=0.9, alpha=0.7, origin="upper", extent=extent
-            )
+            ).set_gid(layer.key)
     for layer in (k for k in layers if k.head != "heart"):
         depth = _shadow(layer, view, width_mm, height_mm, SILHOUETTE_MM)
+        if not depth.any():
+            continue
         alpha = np.where(depth > 0, 0.65 + 0.35 * (1 - np.exp(-depth / 3.0)), 0.0)
         pixels = np.concatenate([np.broadcast_to(to_rgb(layer.colour), (*depth.shape, 3)), alpha[..., None]], axis=-1)
-        ax.imshow(pixels, extent=extent, interpolation="nearest", zorder=3)
+        ax.imshow(pixels, extent=extent, interpolation="nearest", zorder=3, gid=layer.key)
     bare_panel(ax, extent)
 
 

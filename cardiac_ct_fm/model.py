@@ -137,6 +137,7 @@ class CardiacCTModel(
         chosen = [k.name for k in self.config.looks if k.name != "locate"] if looks is None else looks
         config = self.config.with_head(head, chosen)
         self._install(head)
+        self.weight_files = None
         self._set_config(config)
 
     def freeze(self, *parts: str) -> None:

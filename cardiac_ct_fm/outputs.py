@@ -47,9 +47,11 @@ def write_outputs(prediction: Prediction, folder: str | Path, options: PlanningO
 def run_facts(run: Mapping[str, Any]) -> dict[str, Any]:
     """What the report says about how a prediction was made, in words, from what ``run.json`` will hold."""
     again = run.get("measured", {})
+    weights = run.get("weights_sha256") or {}
     named = {
         "model": run.get("model"),
-        "weights sha256": run.get("trunk_sha256"),
+        "weights sha256": [f"{digest} ({file})" for file, digest in weights.items()] or None,
+        "trunk checksum": run.get("trunk_sha256"),
         "quality": run.get("quality"),
         "heads": run.get("heads"),
         "corrected points": again.get("landmarks"),

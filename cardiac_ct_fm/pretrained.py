@@ -45,7 +45,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
     """Saving and loading for a network with ``backbone``, ``heads``, ``decoders`` and a ``config``.
 
     Attributes:
-        weight_files: where the weights came from; None when they are random.
+        weight_files: where the weights came from, head files included; None when some are random.
     """
 
     config: ModelConfig
@@ -227,6 +227,8 @@ class PretrainedModel(nn.Module, ModelHubMixin):
             raise
         self.load_state_dict(file.tensors, strict=False)  # these keys alone; check_match compared them
         self._set_config(config)
+        if self.weight_files is not None:
+            self.weight_files = self.weight_files.with_head(Path(path))
         return name
 
     def _uninstall(self, name: str) -> None:

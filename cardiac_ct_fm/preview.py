@@ -171,8 +171,8 @@ def _annulus_planes(axes: list[Axes], shown: _Content, plan: Plan) -> None:
         draw_curve(axes[0], face, closed(contour.ras), RING, 2.0)
         for longest in (True, False):
             draw_curve(axes[0], face, contour.chord_ras(longest), RING, 1.0, "--")
-    draw_points(axes[0], face, shown.points, colours=shown.colours)
     draw_caption(axes[0], "Annulus, seen from the left ventricle", _ring_text(plan))
+    draw_points(axes[0], face, shown.points, colours=shown.colours)
     toward = unit(annulus.hinges[0] - annulus.hinges.mean(axis=0))
     across = np.cross(plane.normal, toward)
     titles = ("Long axis through the right cusp", "Long axis across it")
@@ -186,8 +186,8 @@ def _annulus_planes(axes: list[Axes], shown: _Content, plan: Plan) -> None:
             line = plan.centreline.ras
             near = np.abs(view.distance(line)) < 6.0
             draw_curve(ax, view, np.where(near[:, None], line, np.nan), INK, 0.9, ":")
-        draw_points(ax, view, shown.points, colours=shown.colours)
         draw_caption(ax, title)
+        draw_points(ax, view, shown.points, colours=shown.colours)
 
 
 def _ring_text(plan: Plan) -> str:
@@ -211,8 +211,8 @@ def _standard_planes(axes: list[Axes], shown: _Content, middle: FloatArray) -> N
     }
     for ax, (title, view) in zip(axes, views.items(), strict=True):
         _panel(ax, shown, view, 150.0)
-        draw_points(ax, view, shown.points, colours=shown.colours)
         draw_caption(ax, title)
+        draw_points(ax, view, shown.points, colours=shown.colours)
 
 
 def _chambers(ax: Axes, shown: _Content, middle: FloatArray) -> None:
@@ -225,8 +225,8 @@ def _chambers(ax: Axes, shown: _Content, middle: FloatArray) -> None:
     else:
         title, note = "Four chambers", ""
     _panel(ax, shown, view, 150.0)
-    draw_points(ax, view, shown.points, size=30.0, colours=shown.colours)
     draw_caption(ax, title, note)
+    draw_points(ax, view, shown.points, size=30.0, colours=shown.colours)
 
 
 def _silhouettes(axes: list[Axes], volume: Volume, shown: _Content) -> None:
@@ -262,23 +262,22 @@ def _middle(volume: Volume, shown: _Content) -> FloatArray:
 def _frame(
     figure: Figure, volume: Volume, plan: Plan | None, shown: _Content, landmarks: Mapping[str, Landmark]
 ) -> None:
-    """Title, disclaimer and legend around the panels."""
+    """Title, disclaimer and a legend of what the panels show around them."""
     high = figure.get_size_inches()[1]
     top, line, foot = 1 - 0.33 / high, 1 - 0.57 / high, 0.165 / high
     figure.text(0.008, top, volume.name, color=INK, fontsize=15, fontweight="bold", va="center")
     spacing = " × ".join(f"{s:.2f}" for s in volume.grid.spacing)
     figure.text(0.992, top, DISCLAIMER, color="#ffb86b", fontsize=12, fontweight="bold", va="center", ha="right")
     figure.text(0.008, line, f"cardiac-ct-fm   voxels {spacing} mm", color=QUIET, fontsize=9.5, va="center")
-    handles = [_line(k.colour, k.name) for k in shown.layers]
+    drawn = {artist.get_gid() for ax in figure.axes for artist in ax.get_children()}
+    handles = [_line(k.colour, k.name) for k in shown.layers if k.key in drawn]
     if plan is not None and plan.annulus is not None and plan.annulus.contour is not None:
         handles.append(_line(RING, "annulus contour"))
-    handles += [_dot(shown.colours[n], n) for n in shown.points]
-    columns = min(len(handles), LEGEND_COLUMNS)
+    handles += [_dot(shown.colours[n], n) for n in shown.points if n in drawn]
     if handles:
-        place = {"loc": "lower left", "bbox_to_anchor": (0.004, 0.26 / high)}
-        legend = figure.legend(handles=handles, ncol=columns, frameon=False, columnspacing=1.2, borderpad=0.2, **place)
-        for text in legend.get_texts():
-            text.set(color=INK, fontsize=10)
+        place = {"loc": "lower left", "bbox_to_anchor": (0.004, 0.26 / high), "ncol": min(len(handles), LEGEND_COLUMNS)}
+        look = {"frameon": False, "columnspacing": 1.2, "borderpad": 0.2, "labelcolor": INK, "fontsize": 10}
+        figure.legend(handles=handles, **place, **look)
     missing = [n for n, m in landmarks.items() if m.ras_mm is None]
     # The heart's own findings say what of it is missing; a valve without calcium is healthy.
     empty = [k.name for k in shown.layers if k.head not in ("heart", "calc") and not k.mask.any()]

@@ -23,8 +23,8 @@ def structure_volumes(prediction: Prediction) -> dict[str, Measurement]:
     """``LV_volume_ml`` and so on for every class of every label map.
 
     Returns:
-        Name → measurement in mL. A structure that was not found has status ``not_found`` and no value; one that
-        reaches the edge of the scan has the volume that can be seen and status ``truncated``.
+        Name → measurement in mL. A structure that was not found has status ``not_found``, a reason and no value; one
+        that reaches the edge of the scan has the volume that can be seen and status ``truncated``.
     """
     found: dict[str, Measurement] = {}
     for head, labels in prediction.label_maps.items():
@@ -33,7 +33,8 @@ def structure_volumes(prediction: Prediction) -> dict[str, Measurement]:
         for value, structure in enumerate(prediction.classes[head], start=1):
             name = f"{structure}_volume_ml"
             if not counts[value]:
-                found[name] = Measurement(name, None, "mL", "not_found")
+                why = {"reason": "no_label", "message": f"The head {head} marked none."}
+                found[name] = Measurement(name, None, "mL", "not_found", details=why)
                 continue
             volume = float(counts[value]) * prediction.grid.voxel_mm3 / MM3_PER_ML
             found[name] = Measurement(name, volume, "mL", "truncated" if value in cut else "ok")

@@ -40,7 +40,7 @@ class WeightFiles:
         config: ``config.json``.
         tensors: the safetensors file, or its shards.
         sha256: file name → digest of the tensor files.
-        verified: whether the digests were compared with a published list.
+        verified: whether the model's own digests were compared with a published list.
     """
 
     source: str
@@ -48,6 +48,10 @@ class WeightFiles:
     tensors: tuple[Path, ...]
     sha256: dict[str, str]
     verified: bool
+
+    def with_head(self, path: Path) -> WeightFiles:
+        """These files and a head file, which carries the identity of its trunk instead of a published digest."""
+        return replace(self, tensors=(*self.tensors, path), sha256={**self.sha256, path.name: sha256_of(path)})
 
 
 def resolve(source: str | Path, hub: HubOptions | None = None, *, verify: bool = True) -> WeightFiles:

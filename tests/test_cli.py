@@ -25,6 +25,7 @@ from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS, LANDMARKS
 from cardiac_ct_fm.landmark_io import Landmark, read_landmarks, write_slicer
 from cardiac_ct_fm.process import usable_cpus
 from cardiac_ct_fm.volume_io import Volume
+from cardiac_ct_fm.weights import sha256_of
 
 COMMANDS = ("predict", "measure", "doctor", "models", "info", "convert", "push", "finetune", "evaluate", "cohort")
 RESULTS = (
@@ -101,7 +102,7 @@ def test_no_command_shows_the_help_and_is_wrong_usage() -> None:
     assert "predict" in answer.out
 
 
-def test_predict_writes_all_results_and_nothing_else(predicted: tuple[Path, str]) -> None:
+def test_predict_writes_all_results_and_nothing_else(predicted: tuple[Path, str], finder: Path) -> None:
     folder, _ = predicted
     assert set(RESULTS) <= set(files_in(folder))
     assert not [name for name in files_in(folder.parent) if ".part-" in name]
@@ -109,9 +110,24 @@ def test_predict_writes_all_results_and_nothing_else(predicted: tuple[Path, str]
     assert facts["model"] == "finder"
     assert facts["quality"] == "standard"
     assert facts["seconds"]["load"] > 0
+    assert facts["weights_sha256"] == {"model.safetensors": sha256_of(finder / "model.safetensors")}
     assert (folder / "preview.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "finder" in page and "Not a medical device" in page
+    assert f"<dt>weights sha256</dt><dd>{facts['weights_sha256']['model.safetensors']} (model.safetensors)</dd>" in page
+    assert f"<dt>trunk checksum</dt><dd>{facts['trunk_sha256']}</dd>" in page
+
+
+def test_the_printed_seconds_add_up_and_name_every_stage(predicted: tuple[Path, str]) -> None:
+    folder, printed = predicted
+    line = next(line for line in printed.splitlines() if " s (" in line)
+    total = float(line.split(" s (")[0])
+    stages = {part.split()[0]: float(part.split()[1]) for part in line.split("(")[1].rstrip(")").split(", ")}
+    assert set(stages) == {"model", "load", "locate", "heart", "root", "decode", "measure", "write"}
+    assert sum(stages.values()) == pytest.approx(total, abs=0.05 * (len(stages) + 1))
+    booked = json.loads((folder / "run.json").read_text())["seconds"]
+    assert set(booked) == set(stages) - {"write"}
+    assert all(stages[name] == pytest.approx(value, abs=0.051) for name, value in booked.items())
 
 
 def test_predict_prints_every_expected_landmark_with_its_position(predicted: tuple[Path, str]) -> None:
@@ -169,6 +185,16 @@ def test_json_is_one_object_per_scan_with_all_points_and_measurements(
     assert [m["name"] for m in saved] == [m["name"] for m in row["measurements"]]
 
 
+def test_a_head_of_points_that_was_left_out_is_one_short_line(small_scan: Path, finder: Path, tmp_path: Path) -> None:
+    answer = run("predict", small_scan, "-o", tmp_path, "-m", finder, "--heads", "heart", "--quality", "fast")
+    assert answer.code == 0, answer.err
+    assert "Not measured" not in answer.out and "RCC, LCC, NCC were not found" not in answer.out
+    assert " ".join(answer.out.split()).count("Heads hps, ms were not run: RCC,") == 1
+    rows = json.loads((tmp_path / "small" / "measurements.json").read_text())["measurements"]
+    area = next(m for m in rows if m["name"] == "annulus_area_mm2")
+    assert (area["status"], area["details"]["reason"]) == ("not_found", "head_not_run")
+
+
 def test_skip_existing_leaves_complete_results_alone(small_scan: Path, finder: Path, tmp_path: Path) -> None:
     command = ("predict", small_scan, "-o", tmp_path, "-m", finder, "--quality", "fast", "--skip-existing")
     assert run(*command).code == 0
@@ -192,6 +218,9 @@ def test_a_head_of_ones_own_joins_the_prediction(small_scan: Path, finder: Path,
     )
     assert answer.code == 0, answer.err
     assert "Coronary" in answer.out
+    written = json.loads((tmp_path / "out" / "small" / "run.json").read_text())["weights_sha256"]
+    assert written["coronaries.safetensors"] == sha256_of(tmp_path / "coronaries.safetensors")
+    assert model.weight_files is None, "a random head is in no file"
 
 
 def test_measure_with_corrected_points_fills_what_prediction_could_not(

@@ -81,3 +81,21 @@ def test_without_a_record_of_what_labels_cover_the_loss_is_said(prediction: Pred
     lost = next(w for w in row["warnings"] if "over those of heart" in w)
     finer = (prediction.mask("Calc") | prediction.mask("Soft")).sum() * prediction.grid.voxel_mm3 / 1000
     assert f"up to {finer:.1f} mL too small" in lost
+
+
+def test_without_a_label_map_the_other_numbers_are_explained(prediction: Prediction, tmp_path: Path) -> None:
+    points = tmp_path / "edited.mps"
+    points.write_bytes((tmp_path / "out" / "ct" / "landmarks.mps").read_bytes())
+    command = ("measure", tmp_path / "ct.nii.gz", "--landmarks", points, "-o")
+
+    def told(*more: object) -> list[bool]:
+        """Whether the output, ``run.json`` and the report say it."""
+        out = tmp_path / "elsewhere"
+        printed = " ".join(run(*command, out, *more).out.split())
+        noted = json.loads((out / "ct" / "run.json").read_text())["warnings"]
+        page = (out / "ct" / "report.html").read_text(encoding="utf-8")
+        assert printed.count("No label map was found") <= 1
+        return [any("No label map was found" in text for text in place) for place in ([printed], noted, [page])]
+
+    assert told() == [True, True, True]
+    assert told("--segmentation", tmp_path / "out" / "ct" / "segmentation.nii.gz") == [False, False, False]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from analytic_solids import Pose, RootPhantom, hinge_points, landmarks, render
 
-from cardiac_ct_fm.anatomy import HEART_LABELS
+from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS
 from cardiac_ct_fm.errors import ConfigError, DataError
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.planning import PlanningOptions, measure
@@ -114,6 +114,20 @@ def test_missing_landmark(scan, points, name):
     assert numbers(plan, prefix) == []
     assert reasons(plan, prefix) == {"landmark_not_found"}
     assert plan.measurements["annulus_area_mm2"].status == "ok"
+
+
+def test_points_that_nobody_looked_for_are_not_said_to_be_missing(scan, points):
+    plan = measure(scan, {}, options=FEW, not_run=["hps", "ms"])
+    check(plan)
+    assert reasons(plan) == {"head_not_run"}
+    told = "Heads hps, ms were not run: RCC, LCC, NCC, RCA, LCA, MS1, MS2 were not looked for."
+    assert [f.message for f in plan.findings] == [told]
+    placed = landmarks({name: points[name] for name in HINGE_POINTS})
+    plan = measure(scan, placed, options=FEW, not_run=["hps"])
+    check(plan)
+    assert plan.measurements["annulus_area_mm2"].status == "ok"
+    assert reasons(plan, "lca_") == {"head_not_run"} and reasons(plan, "membranous_") == {"landmark_not_found"}
+    assert [f.message for f in plan.findings] == ["Head hps was not run: RCA, LCA were not looked for."]
 
 
 def test_collinear_hinge_points(scan, points):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 from analytic_solids import Pose, RootPhantom, hinge_points, landmarks, render, with_spheres
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from PIL import Image
 
 from cardiac_ct_fm.anatomy import HEART_LABELS
@@ -21,7 +25,15 @@ from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.planning import PlanningOptions, measure
 from cardiac_ct_fm.planning.planes import Plane, Sampler
 from cardiac_ct_fm.preview import draw_preview, write_preview
-from cardiac_ct_fm.render2d import View, crossings, direction_letters, window_for
+from cardiac_ct_fm.render2d import (
+    View,
+    bare_panel,
+    crossings,
+    direction_letters,
+    draw_curve,
+    draw_points,
+    window_for,
+)
 from cardiac_ct_fm.volume_io import Volume
 
 LEANING = np.array([0.55, 0.3, 0.78]) / np.linalg.norm([0.55, 0.3, 0.78])
@@ -94,6 +106,40 @@ def test_curve_is_cut_where_it_crosses_the_picture():
     assert np.allclose(sorted(found[:, 0]), [-np.sqrt(100 - 1.7**2), np.sqrt(100 - 1.7**2)], atol=0.02)
 
 
+def named_points(points: dict[str, tuple[float, float]], *lines: tuple) -> tuple[Axes, list[Annotation]]:
+    """Names of points (x, y in mm) in a picture of 60 mm over lines ((x, y), (x, y))."""
+    figure = Figure(figsize=(5, 5))
+    FigureCanvasAgg(figure)
+    ax = figure.add_axes((0, 0, 1, 1))
+    bare_panel(ax, (-30.0, 30.0, -30.0, 30.0))
+    view = View.of(np.zeros(3), np.array([1.0, 0, 0]), np.array([0.0, 1, 0]))
+    for line in lines:
+        draw_curve(ax, view, np.array([(*end, 0.0) for end in line]), "#7df0c8")
+    draw_points(ax, view, {name: np.array([*xy, 4.0]) for name, xy in points.items()})
+    return ax, [text for text in ax.texts if isinstance(text, Annotation)]
+
+
+def test_names_stand_beside_lines_and_not_on_each_other():
+    line = ((-25.0, 1.5), (25.0, 1.5))
+    ax, names = named_points({"MS2": (-8.0, 0.0), "MS1": (-6.5, -0.5), "RCC": (28.5, 0.5)}, line)
+    assert [name.get_text() for name in names] == ["MS2, 4 mm off", "MS1, 4 mm off", "RCC, 4 mm off"]
+    boxes = [name.get_window_extent() for name in names]
+    (curve,) = ax.lines
+    path = curve.get_path().transformed(curve.get_transform())
+    assert not any(path.intersects_bbox(box, filled=False) for box in boxes)
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 for box in boxes)
+
+
+def test_names_are_light_letters_on_a_dark_rim():
+    _, names = named_points({name: (0.0, 12.0 * i - 26) for i, name in enumerate(("RCC", "LCC", "RCA", "MS1", "MS2"))})
+    for name in names:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(name.get_color())]
+        luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))  # WCAG 2.2
+        assert (luminance + 0.05) / 0.053 > 7.0, f"{name.get_text()} is too dark for its rim (WCAG: 7 to 1)"
+        assert name.get_path_effects() and name.get_fontsize() >= 9
+
+
 def test_window_follows_bright_blood():
     assert window_for(300.0) == (-150.0, 550.0)
     assert window_for(700.0) == (-150.0, 1120.0)
@@ -159,7 +205,8 @@ def test_every_head_is_drawn_in_a_colour_of_its_own(scan, points, tmp_path):
     assert colour_count(silhouettes, layers["Pericardial"]) == 0
     figure = draw_preview(scan, points, maps, plan, classes)
     named = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert {*layers, "annulus contour", "RCC", "LCC", "NCC", "LCA"} == named
+    assert {"Coronary", "Epicardial", "annulus contour", "RCC", "LCC", "NCC"} <= named
+    assert not {"Pericardial", "Myo", "PA"} & named, "what is in no panel is not in the legend"
     assert any("Not found: RCA, Pericardial." in text.get_text() for text in figure.texts)
 
 

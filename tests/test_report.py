@@ -23,6 +23,7 @@ from cardiac_ct_fm.report import DISCLAIMER, write_report
 from cardiac_ct_fm.report.figures import calcium_rule
 from cardiac_ct_fm.report.page import build_page
 from cardiac_ct_fm.report.pictures import draw_pictures
+from cardiac_ct_fm.report.plots import profile_plot
 from cardiac_ct_fm.result import Measurement
 
 ROOT = RootPhantom(lobes=1.5)
@@ -137,6 +138,25 @@ def test_pictures_show_what_was_found_and_are_described(page, plan, scan):
     assert keys >= {"annulus", "long_axis_1", "long_axis_2", "lvot", "sinus", "stj", "rca", "lca", "ms2", "stretched"}
     assert "calcium" in keys
     assert all(read(page).alts)
+
+
+def test_names_of_levels_lie_on_no_line(plan):
+    svg = profile_plot(plan)
+    lines = re.findall(r'class="level" x1="([\d.]+)" x2="[\d.]+" y1="([\d.]+)" y2="([\d.]+)"', svg)
+    names = re.findall(r'class="label" text-anchor="(\w+)" x="([\d.]+)" y="([\d.]+)">([^<]+)', svg)
+    assert len(names) == len(lines) == 1 + len(plan.sections) >= 4
+    for anchor, x, y, name in names:
+        width = 6.5 * len(name)  # letters of 12 px
+        left, base = float(x) - (width if anchor == "end" else 0.0), float(y)
+        assert left > 0 and left + width < 560
+        for at, top, foot in (map(float, line) for line in lines):
+            assert not (left < at < left + width and top < base and foot > base - 9), f"{name} lies on a line"
+
+
+def test_a_footnote_mark_stays_with_its_text(page):
+    html = page.read_text(encoding="utf-8")
+    assert "&nbsp;<sup>1</sup>" in html
+    assert not re.search(r"\s<sup>", html)
 
 
 def test_warnings_are_shown_and_markup_in_them_is_harmless(page):
@@ -283,6 +303,21 @@ def test_no_part_of_the_page_is_wider_than_the_screen(page, tmp_path, width):
     found = re.search(r'data-widths="(\d+)/(\d+)"', shown)
     assert found, "the page did not load"
     assert int(found[1]) <= int(found[2]) <= width
+
+
+@in_a_browser
+def test_a_plot_that_stands_alone_has_letters_of_the_usual_size(scan, plan, tmp_path):
+    alone = replace(plan, s_curve=None, calcium_clock=None)
+    script = (
+        "<script>document.body.dataset.plots="
+        "[...document.querySelectorAll('.plot')].map(p=>p.getBoundingClientRect().width).join('/')</script></body>"
+    )
+    probe = tmp_path / "probe.html"
+    html = build_page(scan, alone, plan.measurements, [], {}, []).replace("</body>", script)
+    probe.write_text(html, encoding="utf-8")
+    found = re.search(r'data-plots="([\d.]+)"', browse("--window-size=1280,900", "--dump-dom", probe.as_uri()))
+    assert found, "the page has not one plot"
+    assert float(found[1]) == pytest.approx(560, rel=0.1), "letters of 12 px, as in the text"
 
 
 @in_a_browser

@@ -33,6 +33,7 @@ def test_what_is_not_there_has_no_volume() -> None:
     volumes = structure_volumes(prediction(np.zeros((8, 8, 8), np.uint8), (1.0, 1.0, 1.0)))
     assert volumes["Calc_volume_ml"].value is None
     assert volumes["Calc_volume_ml"].status == "not_found"
+    assert volumes["Calc_volume_ml"].details["message"] == "The head calc marked none."
 
 
 def test_what_reaches_an_edge_is_marked_and_keeps_what_is_seen() -> None:

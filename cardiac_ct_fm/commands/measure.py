@@ -15,6 +15,11 @@ from cardiac_ct_fm.commands.options import INPUT_PANEL
 if TYPE_CHECKING:
     from cardiac_ct_fm.result import Prediction
 
+NO_LABELS = (
+    "No label map was found: no structure has a volume, and edges and calcium come from the image alone, which gives "
+    "other numbers. For those of the prediction give --segmentation, or the folder of the prediction with -o."
+)
+
 _log = logging.getLogger(__name__)
 
 
@@ -79,6 +84,8 @@ def measure(
         _log.info("Measuring with %s; another one can be given with --segmentation.", labels)
         _add_labels(prediction, labels)
         prediction.run["measured"]["segmentation"] = str(labels)
+    else:
+        prediction.warnings.append(NO_LABELS)
     prediction.run["measured"]["landmarks"] = str(landmarks)
     prediction.warnings += cut_off(prediction)
     certain = [point.name for point in points.values() if point.confidence == 1]

@@ -106,8 +106,10 @@ def print_outcome(outcome: Outcome) -> None:
         return
     print_prediction(outcome.prediction, outcome.folder)
     out = console()
-    seconds = outcome.prediction.run.get("seconds", {})
-    parts = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+    stages = outcome.prediction.run["seconds"]
+    # run.json holds the stages but the last one, which writes it.
+    stages = {**stages, "write": max(0.0, outcome.seconds - sum(stages.values()))}
+    parts = ", ".join(f"{name} {value:.1f}" for name, value in stages.items())
     out.print(Text(f"  {outcome.seconds:.1f} s ({parts})", style="dim"))
 
 
@@ -191,7 +193,8 @@ def _volume_table(volumes: dict[str, Measurement]) -> Table:
         title = known[name].title if name in known else ""
         digits = 1 if row.value is None or row.value >= 1 else 3
         value = "" if row.value is None else f"{row.value:.{digits}f}"
-        listing.add_row(_name(name, known), title, value, _status(row))
+        why = f": {_lower(row.details['message'])}" if row.value is None and "message" in row.details else ""
+        listing.add_row(_name(name, known), title, value, _status(row).append(why))
     return listing
 
 
@@ -214,10 +217,14 @@ def _measurement_table(rows: dict[str, Measurement]) -> Table:
 
 def _warning_table(prediction: Prediction, missing: Sequence[str]) -> Table:
     """What the reader has to know: warnings, and what could not be measured for which reason."""
+    from cardiac_ct_fm.planning.annulus import HEAD_NOT_RUN
+
     listing = Table.grid(padding=(0, 1))
     reasons: dict[str, list[str]] = {}
     for name in missing:
         row = prediction.measurements[name]
+        if row.details.get("reason") == HEAD_NOT_RUN:
+            continue  # one warning says it
         reasons.setdefault(str(row.details.get("message", _STATUS.get(row.status, row.status))), []).append(name)
     missed = [f"Not measured: {_titles(names)}. {reason}" for reason, names in reasons.items()]
     for text in [w for w in prediction.warnings if w not in reasons] + missed:
@@ -231,10 +238,14 @@ def _titles(names: Sequence[str]) -> str:
 
     groups: dict[str, list[str]] = {}
     for name in names:
-        title = CATALOGUE[name].title
-        groups.setdefault(CATALOGUE[name].group, []).append(title[0].lower() + title[1:])
+        groups.setdefault(CATALOGUE[name].group, []).append(_lower(CATALOGUE[name].title))
     parts = [f"{group} ({', '.join(titles)})" for group, titles in groups.items()]
     return ", ".join(parts)
+
+
+def _lower(sentence: str) -> str:
+    """A title or sentence as it goes on within another one."""
+    return sentence[0].lower() + sentence[1:].removesuffix(".")
 
 
 def _status(row: Measurement) -> Text:

@@ -36,6 +36,9 @@ FROM_LABELS = Finding(
     "contour_from_labels", "The lumen's edge is not seen in the image; the label map's border was used."
 )
 
+HEAD_NOT_RUN = "head_not_run"
+"""Code of the finding that nobody looked for a point."""
+
 
 @dataclass(frozen=True, eq=False)
 class Points:
@@ -193,6 +196,9 @@ def find_annulus(points: Points, lumen: Lumen, options: PlanningOptions) -> Annu
 
 def _missing(points: Points, missing: list[str]) -> Finding:
     """Why three hinge points are not there."""
+    unsought = [points.problems[name] for name in missing if points.problems[name].code == HEAD_NOT_RUN]
+    if unsought:
+        return unsought[0]
     outside = [name for name in missing if points.problems[name].code == "landmark_outside_scan"]
     if outside:
         return Finding("hinge_point_outside_scan", points.problems[outside[0]].message)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from cardiac_ct_fm.anatomy import LANDMARKS
+from cardiac_ct_fm.anatomy import HEADS, LANDMARKS
 from cardiac_ct_fm.errors import DataError
 from cardiac_ct_fm.geometry import FloatArray
 from cardiac_ct_fm.landmark_io import Landmark
-from cardiac_ct_fm.planning.annulus import Annulus, Lumen, Points, find_annulus
+from cardiac_ct_fm.planning.annulus import HEAD_NOT_RUN, Annulus, Lumen, Points, find_annulus
 from cardiac_ct_fm.planning.calcium import Deposits
 from cardiac_ct_fm.planning.calcium_values import calcium_values
 from cardiac_ct_fm.planning.carm import View
@@ -76,6 +76,7 @@ def measure(
     calc_labels: npt.NDArray[np.uint8] | None = None,
     *,
     options: PlanningOptions | None = None,
+    not_run: Sequence[str] = (),
 ) -> Plan:
     """Every measurement of :data:`cardiac_ct_fm.planning.catalogue.CATALOGUE`.
 
@@ -85,6 +86,7 @@ def measure(
         heart_labels: (X, Y, Z) label map of the heart head on the scan's grid, or None.
         calc_labels: (X, Y, Z) label map of the calcium head on the scan's grid, or None.
         options: choices; the defaults are named in :class:`PlanningOptions`.
+        not_run: built-in heads that were not run; those of their points that are not given were not looked for.
 
     Returns:
         The plan. What cannot be measured is there too, with a status, a reason and no number.
@@ -102,13 +104,16 @@ def measure(
     grid = volume.grid
     image = Sampler(volume.data, grid)
     lumen = Lumen(image, None if heart_labels is None else Sampler(heart_labels, grid))
-    plan = Plan(options=options, points=Points.usable(landmarks, LANDMARKS, grid, options))
+    points = Points.usable(landmarks, LANDMARKS, grid, options)
+    points.problems.update(_unsought(points, not_run))
+    plan = Plan(options=options, points=points)
     sheet = Sheet(plan.points, options)
-    plan.findings += [f for f in plan.points.problems.values() if f.code == "landmark_outside_scan"]
+    told = [f for f in points.problems.values() if f.code in ("landmark_outside_scan", HEAD_NOT_RUN)]
+    plan.findings = list(dict.fromkeys(told))
     distance_values(sheet, plan.points.sampled(DRAWS, options.seed))
     found = find_annulus(plan.points, lumen, options)
     if isinstance(found, Finding):
-        plan.findings.append(found)
+        plan.findings = list(dict.fromkeys([*plan.findings, found]))
         sheet.close(found)
     else:
         plan.annulus = found
@@ -116,6 +121,16 @@ def measure(
     plan.measurements = sheet.finished()
     plan.seconds = time.perf_counter() - began
     return plan
+
+
+def _unsought(points: Points, not_run: Sequence[str]) -> dict[str, Finding]:
+    """Points that nobody looked for → why, in one sentence for all of them."""
+    lost = [name for name, why in points.problems.items() if why.code == "landmark_not_found"]
+    absent = {head: [name for name in HEADS[head].classes if name in lost] for head in not_run}
+    heads = [head for head, names in absent.items() if names]
+    names = [name for head in heads for name in absent[head]]
+    who = f"Heads {', '.join(heads)} were" if len(heads) > 1 else f"Head {''.join(heads)} was"
+    return dict.fromkeys(names, Finding(HEAD_NOT_RUN, f"{who} not run: {', '.join(names)} were not looked for."))
 
 
 def _with_annulus(

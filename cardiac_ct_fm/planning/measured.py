@@ -17,7 +17,7 @@ import numpy as np
 _EXTREMES, _SECTION = ("min_diameter_mm", "max_diameter_mm"), ("mean_diameter_mm", "area_mm2")
 LEAST_MM: dict[str, float] = {
     **{f"annulus_{q}": 1.1 for q in _EXTREMES},
-    **{f"sinus_{q}": 1.5 for q in (*_EXTREMES, *_SECTION)},
+    **{f"sinus_{q}": 1.6 for q in (*_EXTREMES, *_SECTION)},
     **{f"sinus_{cusp}_diameter_mm": 2.0 for cusp in ("rcc", "lcc", "ncc")},
     **{f"stj_{q}": 1.7 for q in (*_EXTREMES, *_SECTION)},
 }
@@ -34,7 +34,7 @@ CALCIUM_MM3: dict[tuple[str, str], tuple[float, float]] = {
     ("fixed", "half"): (15.0, 0.39),
     ("fixed", "threshold"): (31.0, 0.95),
     ("lumen", "half"): (0.0, 0.43),
-    ("lumen", "threshold"): (1.0, 0.50),
+    ("lumen", "threshold"): (1.5, 0.50),
     ("label", "label"): (0.0, 0.14),
 }
 """(Threshold, extent) → mm³ and share of the volume, whose squares add up to the square of the error: most likely

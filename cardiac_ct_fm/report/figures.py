@@ -42,7 +42,7 @@ LEVELS = {
 """Named levels: title and colour, lighter kin of the vocabulary's colours so that lines read on grey."""
 
 JPEG = {"quality": 88, "subsampling": 0}
-SIDE_IN, DPI = 5.0, 120
+SIDE_IN, DPI = 4.0, 150
 """Size of the pictures, so that a report stays below 4 MB (house choice, as are the fields of view, in mm, below)."""
 
 
@@ -177,9 +177,9 @@ class Scene:
         figure = blank(SIDE_IN, SIDE_IN)
         ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         show_scan(ax, self.image, view, size_mm, size_mm, self.window, slab_mm=1.0, pixel_mm=size_mm / 420.0)
-        draw(ax)
         draw_letters(ax, view)
         draw_scale(ax, 10.0 if size_mm <= 60.0 else 20.0)
+        draw(ax)
         return jpeg(figure)
 
     def said(self, name: str) -> str:

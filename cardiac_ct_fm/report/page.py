@@ -235,7 +235,7 @@ def _table(measurements: Mapping[str, Measurement]) -> str:
         limit = ""
         if human:
             number = sources.setdefault(str(human["source"]), len(sources) + 1)
-            limit = f"{escape(str(human['text']))} <sup>{number}</sup>"
+            limit = f"{escape(str(human['text']))}&nbsp;<sup>{number}</sup>"
         text = _reason(row) if row.status != "ok" else spec.definition
         if row.value is not None and row.unit == "mm3" and "extent" in row.details:
             text += f" Here {calcium_rule(row)}."

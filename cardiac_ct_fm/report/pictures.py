@@ -74,7 +74,7 @@ def stretched(scene: Scene) -> Picture:
             ax.axhline(s, color=colour, linewidth=1.0, linestyle=(0, (6, 4)))
             label = ax.text(
                 offsets[0] + 0.6,
-                s + 0.4,
+                s + 0.8,
                 f"{name}  {s:+.0f} mm".replace("-", "\N{MINUS SIGN}"),
                 color=colour,
                 fontsize=10.5,

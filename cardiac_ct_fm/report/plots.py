@@ -15,6 +15,9 @@ WIDTH, HEIGHT = 560, 360
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 18, 46
 """Pixels of a plot and of its margins (layout, a house choice)."""
 
+ROW = 15
+"""Pixels from one name of a level to the next (layout, a house choice)."""
+
 S_LAO, S_CRAN = 60.0, 50.0
 """Range of the S-curve's axes: what a C-arm can usually reach (house choice)."""
 
@@ -27,16 +30,17 @@ class Frame:
     Args:
         x: lowest and highest value along the bottom.
         y: lowest and highest value up.
+        top: pixels above the drawing.
     """
 
-    def __init__(self, x: tuple[float, float], y: tuple[float, float]) -> None:
-        self.x, self.y = x, y
+    def __init__(self, x: tuple[float, float], y: tuple[float, float], top: int = TOP) -> None:
+        self.x, self.y, self.top = x, y, top
         self.parts: list[str] = []
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Pixels of a point."""
         px = LEFT + (x - self.x[0]) / (self.x[1] - self.x[0]) * (WIDTH - LEFT - RIGHT)
-        py = HEIGHT - BOTTOM - (y - self.y[0]) / (self.y[1] - self.y[0]) * (HEIGHT - TOP - BOTTOM)
+        py = HEIGHT - BOTTOM - (y - self.y[0]) / (self.y[1] - self.y[0]) * (HEIGHT - self.top - BOTTOM)
         return px, py
 
     def grid(self, xs: Sequence[float], ys: Sequence[float], x_title: str, y_title: str) -> None:
@@ -44,7 +48,9 @@ class Frame:
         for x in xs:
             px, _ = self.at(x, 0.0)
             kind = "axis" if x == 0 else "grid"
-            self.parts.append(f'<line class="{kind}" x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+            self.parts.append(
+                f'<line class="{kind}" x1="{px:.1f}" x2="{px:.1f}" y1="{self.top}" y2="{HEIGHT - BOTTOM}"/>'
+            )
             self.text(px, HEIGHT - BOTTOM + 16, f"{x:g}", "tick", "middle")
         for y in ys:
             _, py = self.at(0.0, y)
@@ -52,7 +58,7 @@ class Frame:
             self.parts.append(f'<line class="{kind}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>')
             self.text(LEFT - 7, py + 4, f"{y:g}", "tick", "end")
         self.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_title, "name", "middle")
-        x, y = 14, (TOP + HEIGHT - BOTTOM) / 2
+        x, y = 14, (self.top + HEIGHT - BOTTOM) / 2
         turned = f'transform="rotate(-90 {x} {y:.0f})"'
         self.parts.append(
             f'<text class="name" text-anchor="middle" x="{x}" y="{y:.0f}" {turned}>{escape(y_title)}</text>'
@@ -116,18 +122,19 @@ def profile_plot(plan: Plan) -> str | None:
     s, mean = line.levels, line.values("area_diameter_mm")
     low, high = line.values("min_diameter_mm"), line.values("max_diameter_mm")
     bottom, top = 5.0 * np.floor(low.min() / 5.0), 5.0 * np.ceil(high.max() / 5.0)
-    frame = Frame((float(s[0]), float(s[-1])), (float(bottom), float(top)))
+    marks = {"Annulus": 0.0} | {LEVELS[n][0]: section.s_mm for n, section in plan.sections.items()}
+    frame = Frame((float(s[0]), float(s[-1])), (float(bottom), float(top)), top=TOP + ROW * len(marks))
     xs = [float(v) for v in np.arange(np.ceil(s[0] / 10.0) * 10.0, s[-1] + 0.1, 10.0)]
     ys = [float(v) for v in np.arange(bottom, top + 0.1, 5.0)]
     frame.grid(xs, ys, "mm along the centreline, from the annulus", "diameter in mm")
     frame.band(s, low, high, "band")
     frame.line(s, mean, "curve")
-    marks = {"Annulus": 0.0} | {LEVELS[n][0]: section.s_mm for n, section in plan.sections.items()}
-    for row, (name, level) in enumerate(sorted(marks.items(), key=lambda item: item[1])):
-        px, _ = frame.at(level, 0.0)
-        frame.parts.append(f'<line class="level" x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-        anchor, shift = ("end", -5) if px > WIDTH * 0.7 else ("start", 5)
-        frame.text(px + shift, HEIGHT - BOTTOM - 8 - 15 * (row % 3), name, "label", anchor)
+    # Stairs: each line ends below the names to its left, so that no name lies on a line.
+    for row, (name, level) in enumerate(sorted(marks.items(), key=lambda item: item[1]), start=1):
+        px, foot = frame.at(level, frame.y[0])
+        frame.parts.append(f'<line class="level" x1="{px:.1f}" x2="{px:.1f}" y1="{ROW * row}" y2="{foot:.1f}"/>')
+        anchor, shift = ("end", -5) if px > WIDTH * 0.8 else ("start", 5)
+        frame.text(px + shift, ROW * row + 4, name, "label", anchor)
     return frame.svg("Diameters along the centreline")
 
 

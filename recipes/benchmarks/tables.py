@@ -78,12 +78,16 @@ def scale_picture(result: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for axis, (key, label) in zip(axes, (("slices", "slices"), ("spacing", "voxel size in mm")), strict=True):
         rows = sorted(result.get(key, []), key=lambda row: float(row["of"]))
-        at = [row["of"] for row in rows]
-        axis.plot(at, [row["cpu_s"] for row in rows], "o-", color="tab:blue", label="CPU s")
-        axis.set(xlabel=label, ylabel="CPU seconds per scan", ylim=(0, None))
         other = axis.twinx()
-        other.plot(at, [row["peak_mb"] / 1024 for row in rows], "s--", color="tab:red", label="peak memory")
-        other.set(ylabel="peak memory, GB", ylim=(0, None))
+        for side, values, style, colour, text in (
+            (axis, [row["cpu_s"] for row in rows], "o-", "tab:blue", "CPU seconds per scan"),
+            (other, [row["peak_mb"] / 1000 for row in rows], "s--", "tab:red", "peak memory, GB"),
+        ):
+            side.plot([row["of"] for row in rows], values, style, color=colour)
+            side.set_ylim(0, 1.15 * max(values, default=1.0))
+            side.set_ylabel(text, color=colour)
+            side.tick_params(axis="y", colors=colour)
+        axis.set_xlabel(label)
     figure.suptitle(f"{result['model']}, {result['quality']}: what a scan costs")
     figure.savefig(path, dpi=110)
     plt.close(figure)
