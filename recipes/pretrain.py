@@ -81,6 +81,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--skip", type=int, default=0, help="patients to skip when a new schedule starts")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)  # cardiac_ct_fm.training.denormals says why
     torch.manual_seed(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = create_model(args.model).to(device).to(memory_format=torch.channels_last_3d)

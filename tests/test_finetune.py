@@ -16,9 +16,28 @@ from labelled_patients import PATIENTS, listing, rows, save
 from small_trunk import RESULTS, SETTINGS, head_of, logits, same, trunk
 
 import cardiac_ct_fm as ccf
+from cardiac_ct_fm.training import loop
+from cardiac_ct_fm.training.denormals import flushed
 from cardiac_ct_fm.training.finetune import FinetuneResult, finetune
 from cardiac_ct_fm.training.settings import FinetuneSettings
 from cardiac_ct_fm.training.trainee import HeadTrainee
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_denormal_numbers_are_zero_while_a_head_learns_and_then_as_before(
+    before: bool, data_list: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    loss = loop.head_loss
+    monkeypatch.setattr(loop, "head_loss", lambda *given: seen.append(flushed()) or loss(*given))
+    torch.set_flush_denormal(before)
+    try:
+        finetune(trunk(), data_list, "ventricle", settings=dataclasses.replace(SETTINGS, epochs=1))
+        assert flushed() == before
+    finally:
+        torch.set_flush_denormal(False)
+    assert seen
+    assert all(seen)
 
 
 def test_the_last_layer_learns_more_on_a_trained_trunk_than_on_a_random_one(data_list: Path) -> None:

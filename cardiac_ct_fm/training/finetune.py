@@ -29,6 +29,7 @@ from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.runtime import choose_device
 from cardiac_ct_fm.training.curves import draw_history, draw_montage
 from cardiac_ct_fm.training.data_list import DataList, read_data_list, split_by_patient
+from cardiac_ct_fm.training.denormals import denormals_as_zero
 from cardiac_ct_fm.training.loop import Loop, Progress, Windows
 from cardiac_ct_fm.training.scans import ScanSource, list_source
 from cardiac_ct_fm.training.settings import FinetuneSettings
@@ -113,7 +114,8 @@ def finetune(
         loop = Loop(learner, windows, settings, folder, fingerprint, progress)
         begun = folder is not None and holds_state(folder)  # this training's or another's: not to be lost
         try:
-            standing = loop.run()
+            with denormals_as_zero():
+                standing = loop.run()
         except CardiacCTError:
             if folder is not None and not begun and loop.standing.epoch == 0:
                 withdraw(folder)

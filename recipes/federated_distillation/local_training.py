@@ -15,6 +15,7 @@ import torch
 
 from cardiac_ct_fm.errors import CardiacCTError
 from cardiac_ct_fm.model import CardiacCTModel
+from cardiac_ct_fm.training.denormals import denormals_as_zero
 from recipes.federated_distillation.examples import Example, View, choose_look, draw_view, example_of, generator
 from recipes.federated_distillation.networks import learning_rate, window
 from recipes.federated_distillation.objectives import (
@@ -85,6 +86,7 @@ class LocalRound:
     drawn: Drawn = field(default_factory=dict)
     unusable: set[str] = field(default_factory=set)
 
+    @denormals_as_zero()
     def fit(self, trainee: Trainee) -> dict[str, dict[str, float]]:
         """Train through the epochs of the round.
 
