@@ -92,7 +92,7 @@ def usable_cpus() -> int:
 
 
 def set_threads(wanted: int | None) -> None:
-    """Give torch ``wanted`` threads, or as many as there are usable cores, and count denormal numbers as 0.
+    """Give torch ``wanted`` threads, or as many as there are usable cores.
 
     :data:`THREAD_VARIABLE` is obeyed.
     """
@@ -102,8 +102,6 @@ def set_threads(wanted: int | None) -> None:
         torch.set_num_threads(wanted)
     elif THREAD_VARIABLE not in os.environ:
         torch.set_num_threads(usable_cpus())
-    # Before torch starts its threads, which take it over (why: cardiac_ct_fm.training.denormals).
-    torch.set_flush_denormal(True)
 
 
 class Terminated(BaseException):

@@ -100,6 +100,7 @@ def finetune(
     check_folder(out)
     from cardiac_ct_fm.process import set_threads
     from cardiac_ct_fm.progress import step_bar
+    from cardiac_ct_fm.training.denormals import denormals_as_zero
     from cardiac_ct_fm.training.finetune import finetune as train_head
     from cardiac_ct_fm.training.finetune import seconds_left
     from cardiac_ct_fm.training.settings import FinetuneSettings
@@ -121,7 +122,9 @@ def finetune(
         device=device,
     )
     names = options.split_names(classes)
-    with step_bar() as show:
+    # Denormals before torch starts its threads, which take it over. In trainings alone: scipy's k-d trees, by which
+    # evaluate and measure find neighbours, crash with it on points in a plane at 0.
+    with denormals_as_zero(), step_bar() as show:
 
         def step(what: str, done: int, steps: int, left: float | None) -> None:
             remaining = seconds_left(left)
