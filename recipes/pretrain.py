@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
 from cardiac_ct_fm.files import atomic_write
-from cardiac_ct_fm.model import create_model
+from cardiac_ct_fm.model import create_model, from_pretrained
 from cardiac_ct_fm.tensor_files import read_metadata, read_tensors
 from cardiac_ct_fm.training.looks import CohortLooks, LookPlan
 from cardiac_ct_fm.training.losses import partial_label_loss
@@ -73,7 +73,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--share", type=float, nargs=3, default=(0.2, 0.4, 0.4), metavar=("LOCATE", "HEART", "ROOT"))
     for name in ("locate", "heart", "root"):
         parser.add_argument(f"--{name}-window", type=int, nargs="+", default=[48, 64], help="drawn evenly per look")
-    parser.add_argument("--start-from", type=Path, help="weights (safetensors) to start from, for a new schedule")
+    parser.add_argument(
+        "--start-from", help="for a new schedule: another run's average.safetensors, or what from_pretrained takes"
+    )
     cohort = parser.add_mutually_exclusive_group()
     cohort.add_argument("--without", choices=list(WITHOUT), help="leave a part of the cohort out, for an ablation")
     cohort.add_argument("--turned-roots", action="store_true", help="turn half of the aortic roots beyond anatomy")
@@ -90,7 +92,7 @@ def main(arguments: Sequence[str]) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     step = resume(args.out, model, average, optimiser)
     if step == 0 and args.start_from:
-        weights = load_file(args.start_from)
+        weights = start_weights(args.start_from)
         model.load_state_dict(weights)
         average.load_state_dict(weights)
     note_run(args.out, step, arguments)
@@ -145,6 +147,13 @@ def main(arguments: Sequence[str]) -> None:
                 sums.clear()
             if step % SAVE_EVERY == 0 or step == args.steps:
                 save(args.out, model, average, optimiser, step)
+
+
+def start_weights(source: str) -> dict[str, torch.Tensor]:
+    """A state dict of a run's file, or of a published model (whose file lacks what can be computed)."""
+    if Path(source).is_file():
+        return load_file(source)
+    return dict(from_pretrained(source).float().state_dict())
 
 
 def note_run(out: Path, step: int, arguments: Sequence[str]) -> None:

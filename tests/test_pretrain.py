@@ -23,6 +23,16 @@ def first_looks(count: int, workers: int, done: int = 0) -> list[torch.Tensor]:
     return [next(stream)["image"] for _ in range(count)]
 
 
+def test_a_training_starts_from_a_runs_file_or_from_published_weights(tmp_path: Path) -> None:
+    model, optimiser = updated(0, 1)
+    pretrain.save(tmp_path, model, model, optimiser, 1)
+    model.save_pretrained(tmp_path / "published")
+    for source in (tmp_path / "average.safetensors", tmp_path / "published"):
+        other = small_model(seed=1)
+        other.load_state_dict(pretrain.start_weights(str(source)))
+        assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))
+
+
 @pytest.mark.parametrize(("workers", "done"), [(0, 5), (2, 5)])
 def test_the_stream_of_looks_goes_on_with_the_look_after_the_last(workers: int, done: int) -> None:
     whole, rest = first_looks(done + 2, workers), first_looks(2, workers, done)
