@@ -31,6 +31,7 @@ from cardiac_ct_fm.tensor_files import read_metadata, read_tensors
 from cardiac_ct_fm.training.looks import CohortLooks, LookPlan
 from cardiac_ct_fm.training.losses import partial_label_loss
 from cardiac_ct_fm.training.schedule import load_moments, moments, part
+from recipes.grown import grown
 from recipes.poorer_cohorts import WITHOUT
 from recipes.turned_roots import turned_roots
 
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     step = resume(args.out, model, average, optimiser)
     if step == 0 and args.start_from:
-        weights = start_weights(args.start_from)
+        weights = start_weights(args.start_from, dict(model.state_dict()))
         model.load_state_dict(weights)
         average.load_state_dict(weights)
     note_run(args.out, step, arguments)
@@ -149,11 +150,15 @@ def main(arguments: Sequence[str]) -> None:
                 save(args.out, model, average, optimiser, step)
 
 
-def start_weights(source: str) -> dict[str, torch.Tensor]:
-    """A state dict of a run's file, or of a published model (whose file lacks what can be computed)."""
-    if Path(source).is_file():
-        return load_file(source)
-    return dict(from_pretrained(source).float().state_dict())
+def start_weights(source: str, own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict of a run's file, or of a published model (whose file lacks what can be computed).
+
+    Args:
+        source: the file or the model; of three stages where the model that is trained has four, it is grown.
+        own: state dict of the model that is trained.
+    """
+    weights = load_file(source) if Path(source).is_file() else dict(from_pretrained(source).float().state_dict())
+    return weights if weights.keys() == own.keys() else grown(weights, own)
 
 
 def note_run(out: Path, step: int, arguments: Sequence[str]) -> None:
