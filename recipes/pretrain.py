@@ -25,12 +25,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
+from cardiac_ct_fm.anatomy import HINGE_POINTS
 from cardiac_ct_fm.files import atomic_write
 from cardiac_ct_fm.model import create_model, from_pretrained
 from cardiac_ct_fm.tensor_files import read_metadata, read_tensors
 from cardiac_ct_fm.training.looks import CohortLooks, LookPlan
 from cardiac_ct_fm.training.losses import partial_label_loss
 from cardiac_ct_fm.training.schedule import load_moments, moments, part
+from recipes import sinus_labels
 from recipes.grown import grown
 from recipes.poorer_cohorts import WITHOUT
 from recipes.turned_roots import turned_roots
@@ -39,6 +41,9 @@ torch.multiprocessing.set_sharing_strategy("file_system")
 
 SAVE_EVERY = 250
 """Steps between two checkpoints."""
+
+FOR_TRAINING = f"heads.{sinus_labels.HEAD}."
+"""Where the weights stand that are not published."""
 
 
 def fast_bf16() -> bool:
@@ -80,6 +85,9 @@ def main(arguments: Sequence[str]) -> None:
     cohort = parser.add_mutually_exclusive_group()
     cohort.add_argument("--without", choices=list(WITHOUT), help="leave a part of the cohort out, for an ablation")
     cohort.add_argument("--turned-roots", action="store_true", help="turn half of the aortic roots beyond anatomy")
+    parser.add_argument(
+        "--sinuses", action="store_true", help="teach a head beside the others which cusp's sinus a voxel lies in"
+    )
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--skip", type=int, default=0, help="patients to skip when a new schedule starts")
     args = parser.parse_args(arguments)
@@ -87,7 +95,10 @@ def main(arguments: Sequence[str]) -> None:
     torch.set_flush_denormal(True)  # cardiac_ct_fm.training.denormals says why
     torch.manual_seed(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = create_model(args.model).to(device).to(memory_format=torch.channels_last_3d)
+    model = create_model(args.model)
+    if args.sinuses:
+        model.add_head(sinus_labels.HEAD, HINGE_POINTS, looks=["root"])
+    model.to(device).to(memory_format=torch.channels_last_3d)
     average = copy.deepcopy(model).eval()
     optimiser = torch.optim.AdamW(model.param_groups(args.lr, weight_decay=0.01), lr=args.lr)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -102,7 +113,10 @@ def main(arguments: Sequence[str]) -> None:
     plan = LookPlan(dict(zip(names, args.share, strict=True)), windows)
     config = model.config
     draw = turned_roots if args.turned_roots else WITHOUT.get(args.without)
-    looks = CohortLooks(config.looks, config.intensity, plan, args.seed, start=args.skip, done=step, draw=draw)
+    looks = CohortLooks(
+        config.looks, config.intensity, plan, args.seed,
+        start=args.skip, done=step, draw=draw, labellers={sinus_labels.HEAD: sinus_labels.sinus_labels},
+    )  # fmt: skip
     loader = DataLoader(
         looks, batch_size=1, num_workers=args.workers, collate_fn=collate, prefetch_factor=8,
         worker_init_fn=quiet_worker,
@@ -114,12 +128,13 @@ def main(arguments: Sequence[str]) -> None:
     )
     history = args.out / "history.csv"
     new = not history.exists()
+    heads = list(model.heads)
     sums: dict[str, list[float]] = {}
     begin = time.time()
     with history.open("a", newline="") as log:
         writer = csv.writer(log)
         if new:
-            writer.writerow(["step", "seconds", "lr", "heart", "hps", "ms", "calc"])
+            writer.writerow(["step", "seconds", "lr", *heads])
         for example in islice(loader, max(0, args.steps - step)):
             lr = args.lr * min(1.0, (step + 1) / args.warmup) * (0.5 + 0.5 * math.cos(math.pi * step / args.steps))
             for group in optimiser.param_groups:
@@ -141,7 +156,7 @@ def main(arguments: Sequence[str]) -> None:
             for head, value in parts.items():
                 sums.setdefault(head, []).append(value)
             if step % args.log_every == 0:
-                row = [sum(v) / len(v) if (v := sums.get(h)) else math.nan for h in ("heart", "hps", "ms", "calc")]
+                row = [sum(v) / len(v) if (v := sums.get(h)) else math.nan for h in heads]
                 writer.writerow([step, round(time.time() - begin, 1), f"{lr:.2e}", *[f"{x:.4f}" for x in row]])
                 log.flush()
                 print(f"step {step} {time.time() - begin:.0f} s  " + "  ".join(f"{x:.3f}" for x in row), flush=True)
@@ -158,6 +173,7 @@ def start_weights(source: str, own: dict[str, torch.Tensor]) -> dict[str, torch.
         own: state dict of the model that is trained.
     """
     weights = load_file(source) if Path(source).is_file() else dict(from_pretrained(source).float().state_dict())
+    weights |= {k: v for k, v in own.items() if k.startswith(FOR_TRAINING)}
     return weights if weights.keys() == own.keys() else grown(weights, own)
 
 
@@ -173,11 +189,15 @@ def note_run(out: Path, step: int, arguments: Sequence[str]) -> None:
 def save(
     out: Path, model: torch.nn.Module, average: torch.nn.Module, optimiser: torch.optim.Optimizer, step: int
 ) -> None:
-    """Write the averaged weights, then the state, each whole with its step: the state alone says where to go on."""
+    """Write the averaged weights, then the state, each whole with its step: the state alone says where to go on.
+
+    The averaged weights are those to publish, without the head that serves the training alone.
+    """
     state = {f"model.{k}": v for k, v in model.state_dict().items()}
     state |= {f"average.{k}": v for k, v in average.state_dict().items()}
     state |= {f"optimiser.{k}": v for k, v in moments(optimiser).items()}
-    for name, tensors in (("average.safetensors", average.state_dict()), ("state.safetensors", state)):
+    published = {k: v for k, v in average.state_dict().items() if not k.startswith(FOR_TRAINING)}
+    for name, tensors in (("average.safetensors", published), ("state.safetensors", state)):
         whole = {k: v.contiguous().clone() for k, v in tensors.items()}
         with atomic_write(out / name) as temporary:
             save_file(whole, temporary, metadata={"format": "pt", "step": str(step)})

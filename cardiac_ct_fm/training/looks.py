@@ -8,7 +8,7 @@ No full volume is ever built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -20,12 +20,16 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from cardiac_ct_fm.anatomy import HEADS, HINGE_POINTS
 from cardiac_ct_fm.cohort.case import Case, draw_case
+from cardiac_ct_fm.cohort.render import Look
 from cardiac_ct_fm.config import IntensityConfig, LookConfig
 from cardiac_ct_fm.guidance import ROOT_ABOVE_MM
 from cardiac_ct_fm.preprocess import normalise
 
 Example = dict[str, Tensor]
 """``image`` (1, X, Y, Z) float32 normalised, and per head a label map (X, Y, Z) uint8."""
+
+Labeller = Callable[[Case, Tensor, float, Look], Tensor]
+"""Makes the label map (X, Y, Z) uint8 of a head from the patient, the look's middle, its voxel size and its labels."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,13 @@ def look_centre(case: Case, look: str, rng: np.random.Generator, empty: float) -
 
 
 def make_example(
-    case: Case, look: LookConfig, window: int, intensity: IntensityConfig, rng: np.random.Generator, empty: float
+    case: Case,
+    look: LookConfig,
+    window: int,
+    intensity: IntensityConfig,
+    rng: np.random.Generator,
+    empty: float,
+    labellers: Mapping[str, Labeller],
 ) -> Example:
     """One labelled look of a patient; heads that this look does not serve are left out."""
     shape = (window, window, window)
@@ -77,7 +87,9 @@ def make_example(
     hu, labels = case.look(centre, spacing, shape, int(rng.integers(2**31)))
     example: Example = {"image": normalise(hu, intensity)[None]}
     for head in look.heads:
-        if head in ("heart", "calc", "coronaries"):
+        if head in labellers:
+            example[head] = labellers[head](case, centre, spacing, labels)
+        elif head in ("heart", "calc", "coronaries"):
             example[head] = getattr(labels, head)
         elif HEADS[head].kind == "landmarks":
             example[head] = case.landmark_labels(head, centre, spacing, labels)
@@ -98,6 +110,7 @@ class CohortLooks(IterableDataset[Example]):
         start: number of patients to skip.
         done: number of looks that were given before a stop: the stream goes on with the next.
         draw: makes the patient of a seed; ``draw_case`` at the strength above when None.
+        labellers: makes the labels of heads that the vocabulary lacks.
     """
 
     def __init__(
@@ -110,11 +123,13 @@ class CohortLooks(IterableDataset[Example]):
         start: int = 0,
         done: int = 0,
         draw: Callable[[int], Case] | None = None,
+        labellers: Mapping[str, Labeller] | None = None,
     ) -> None:
         super().__init__()
         self.draw = draw or partial(draw_case, strength=strength)
         self.looks: dict[str, LookConfig] = {look.name: look for look in looks}
         self.intensity, self.plan, self.seed, self.start, self.done = intensity, plan, seed, start, done
+        self.labellers = dict(labellers or {})
 
     def __iter__(self) -> Iterator[Example]:
         worker = get_worker_info()
@@ -135,5 +150,5 @@ class CohortLooks(IterableDataset[Example]):
             for name in rng.choice(names, self.plan.per_case, p=odds / odds.sum()):
                 look = self.looks[str(name)]
                 window = int(rng.choice(self.plan.window[look.name]))
-                yield make_example(case, look, window, self.intensity, rng, self.plan.empty)
+                yield make_example(case, look, window, self.intensity, rng, self.plan.empty, self.labellers)
             patient += stride
