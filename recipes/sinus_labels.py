@@ -17,8 +17,8 @@ HEAD = "sinuses"
 """Name of the head that learns it; its classes are named after the hinge points."""
 
 LOW_MM, HIGH_MM, RADIUS_MM = -2.0, 16.0, 24.0
-"""Heights above the plane of the hinge points and distance from their axis that are labelled (a choice of this project):
-most of the sinuses, which end at 1.7 annulus radii, about 20 mm (``cohort/patient.py``)."""
+"""Heights above the plane of the hinge points and distance from their axis that are labelled: most of the sinuses
+(they end at 1.7 annulus radii, about 20 mm, ``cohort/patient.py``). A choice of this project."""
 
 
 def sinus_labels(case: Case, centre: Tensor, spacing_mm: float, look: Look) -> Tensor:
