@@ -102,9 +102,9 @@ def test_the_training_command_grows_what_it_starts_from(tmp_path: Path) -> None:
     """With next to no learning rate the weights that come out are those that the training began with."""
     old = dict(ccf.create_model("cardiac_swin_tiny", seed=3).state_dict())
     save_file({name: tensor.contiguous() for name, tensor in old.items()}, tmp_path / "old.safetensors")
-    options = "--model cardiac_swin_small --steps 1 --lr 1e-12 --threads 1 --share 0 1 0 --heart-window 64".split()
-    start = ["--start-from", str(tmp_path / "old.safetensors")]
-    pretrain.main([*options, *start, "--out", str(tmp_path / "run")])
+    options = ["--model", "cardiac_swin_small", "--start-from", str(tmp_path / "old.safetensors"), "--steps", "1"]
+    look = ["--share", "0", "1", "0", "--heart-window", "64", "--threads", "1"]
+    pretrain.main([*options, *look, "--lr", "1e-12", "--out", str(tmp_path / "run")])
     found = load_file(tmp_path / "run" / "average.safetensors")
     torch.manual_seed(0)  # as the command does before it draws the new stage
     expected = grown(old, dict(ccf.create_model("cardiac_swin_small").state_dict()))
