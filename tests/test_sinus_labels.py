@@ -1,0 +1,66 @@
+"""The label that names each voxel's sinus: it turns with the cusps, and its head is trained but not published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_models import small_model
+from torch import Tensor
+
+from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS
+from cardiac_ct_fm.cohort.case import Case
+from cardiac_ct_fm.cohort.render import Look
+from recipes import pretrain
+from recipes.sinus_labels import HEAD, HIGH_MM, LOW_MM, sinus_labels
+from recipes.turned_roots import turned
+
+SPACING, EDGE = 2.0, 28
+
+
+def labelled(case: Case) -> tuple[Tensor, Tensor, Tensor, Look]:
+    """Points (N, 3) relative to the middle of the hinge points, their label, the hinge points, and the look."""
+    hinges = torch.stack([case.heart.landmarks[name] for name in HINGE_POINTS])
+    middle = hinges.mean(0)
+    look = case.look(middle, SPACING, (EDGE,) * 3)[1]
+    labels = sinus_labels(case, middle, SPACING, look)
+    return (case.grid(middle, SPACING, (EDGE,) * 3) - middle).reshape(-1, 3), labels.reshape(-1), hinges - middle, look
+
+
+@pytest.mark.parametrize("degrees", [0.0, 40.0])
+def test_each_sinus_lies_on_the_side_of_its_hinge_point(degrees: float) -> None:
+    points, labels, hinges, _ = labelled(turned(5, degrees, {}))
+    for number in range(3):
+        middle = points[labels == number + 1].mean(0)
+        assert int((hinges / hinges.norm(dim=1, keepdim=True) @ middle).argmax()) == number
+
+
+def test_the_sinuses_are_blood_above_the_annulus() -> None:
+    points, labels, hinges, look = labelled(turned(5, 0.0, {}))
+    normal = torch.linalg.cross(hinges[1] - hinges[0], hinges[2] - hinges[0])
+    height = points @ (normal / normal.norm())
+    inside = labels > 0
+    height = height * torch.sign(height[inside].mean())
+    assert height[inside].min() >= LOW_MM - 1e-3
+    assert height[inside].max() <= HIGH_MM + 1e-3
+    assert set(look.heart.reshape(-1)[inside].tolist()) <= {HEART_LABELS["Aorta"], HEART_LABELS["LV"]}
+
+
+def test_the_head_is_trained_and_not_published(tmp_path: Path) -> None:
+    model = small_model()
+    known = set(model.state_dict())
+    model.add_head(HEAD, HINGE_POINTS, looks=["heart"])
+    optimiser = torch.optim.AdamW(model.parameters())
+    pretrain.save(tmp_path, model, model, optimiser, 1)
+    assert set(load_file(tmp_path / "average.safetensors")) == known
+    other = small_model(seed=1)
+    other.add_head(HEAD, HINGE_POINTS, looks=["heart"])
+    assert pretrain.resume(tmp_path, other, other, torch.optim.AdamW(other.parameters())) == 1
+    assert torch.equal(other.heads[HEAD].weight, model.heads[HEAD].weight)
+    fresh = small_model(seed=2)
+    fresh.add_head(HEAD, HINGE_POINTS, looks=["heart"])
+    start = pretrain.start_weights(str(tmp_path / "average.safetensors"), dict(fresh.state_dict()))
+    assert torch.equal(start[f"heads.{HEAD}.weight"], fresh.heads[HEAD].weight)
+    assert torch.equal(start["heads.hps.weight"], model.heads["hps"].weight)
