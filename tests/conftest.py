@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: real scans, small labelled patients and a head that learned on them."""
+"""Fixtures shared by the tests: real scans, a model and what it predicts, small labelled patients, a trained head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from command_line import run
 from labelled_patients import write_patients
+from small_scans import every_second_voxel, nifti
+from tiny_finder import save_finder
 
 from cardiac_ct_fm.volume_io import Volume, load_volume
 
@@ -39,6 +42,27 @@ def demo_path() -> Path:
 def demo_volume() -> Volume:
     """The same, read."""
     return load_volume(DEMO_SCAN)
+
+
+@pytest.fixture(scope="session")
+def small_scan(demo_volume: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same at twice its spacing, as the file ``small.nii.gz``; don't write beside it."""
+    return nifti(tmp_path_factory.mktemp("scans") / "small.nii.gz", *every_second_voxel(demo_volume))
+
+
+@pytest.fixture(scope="session")
+def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder that finds something in every scan; change nothing in it."""
+    return save_finder(tmp_path_factory.mktemp("models") / "finder")
+
+
+@pytest.fixture(scope="session")
+def predicted(small_scan: Path, finder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of one prediction, which nobody changes, and what was printed."""
+    out = tmp_path_factory.mktemp("out")
+    answer = run("predict", small_scan, "-o", out, "-m", finder)
+    assert answer.code == 0, answer.err
+    return out / "small", answer.out
 
 
 @pytest.fixture(scope="session")

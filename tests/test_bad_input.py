@@ -16,18 +16,12 @@ import numpy as np
 import pytest
 from command_line import Answer, files_in, run
 from conftest import DEMO_SCAN, DICOM_ARCHIVE, ROOT
+from small_scans import every_second_voxel, nifti
 from tiny_finder import save_finder
 
 from cardiac_ct_fm.volume_io import Volume
 
 Maker = Callable[[Path, np.ndarray, np.ndarray], Path]
-
-
-def nifti(path: Path, data: np.ndarray, affine: np.ndarray) -> Path:
-    image = nib.Nifti1Image(data, affine)
-    image.header.set_xyzt_units("mm")
-    nib.save(image, path)
-    return path
 
 
 def missing(folder: Path, data: np.ndarray, affine: np.ndarray) -> Path:
@@ -138,14 +132,7 @@ BAD: dict[str, tuple[Maker, str]] = {
 @pytest.fixture(scope="module")
 def small(demo_volume: Volume) -> tuple[np.ndarray, np.ndarray]:
     """The real scan without most of its detail, to be quick."""
-    affine = demo_volume.affine.copy()
-    affine[:3, :3] *= 2
-    return np.ascontiguousarray(demo_volume.data[::2, ::2, ::2]), affine
-
-
-@pytest.fixture(scope="module")
-def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_finder(tmp_path_factory.mktemp("models") / "finder")
+    return every_second_voxel(demo_volume)
 
 
 def refused(answer: Answer, code: int, reason: str, out: Path) -> None:

@@ -36,11 +36,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ScanSource:
 
 
 @pytest.fixture(scope="module")
-def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_finder(tmp_path_factory.mktemp("models") / "finder")
-
-
-@pytest.fixture(scope="module")
 def evaluated(data: ScanSource, finder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "figures"
     evaluate(finder, data, out, heads=["heart", "hps"], quality="fast")

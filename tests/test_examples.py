@@ -15,7 +15,6 @@ import pytest
 from analytic_solids import Pose, RootPhantom, hinge_points, landmarks, render
 from conftest import ROOT
 from labelled_patients import write_patients
-from tiny_finder import save_finder
 
 from cardiac_ct_fm.outputs import write_outputs
 from cardiac_ct_fm.planning import PlanningOptions
@@ -35,11 +34,6 @@ def main_of(name: str) -> Callable[..., None]:
     spec.loader.exec_module(module)
     main: Callable[..., None] = module.main
     return main
-
-
-@pytest.fixture(scope="module")
-def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_finder(tmp_path_factory.mktemp("models") / "finder")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from command_line import run
-from test_bad_input import nifti
+from small_scans import every_second_voxel, nifti
 
 from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.landmark_io import read_landmarks
@@ -22,9 +22,7 @@ from cardiac_ct_fm.volumes import structure_volumes
 @pytest.fixture
 def prediction(demo_volume: Volume, tmp_path: Path) -> Prediction:
     """Chambers, calcium on the aorta, a user's plaque on that, and two unsure points, saved in ``out/ct``."""
-    affine = demo_volume.affine.copy()
-    affine[:3, :3] *= 2
-    scan = nifti(tmp_path / "ct.nii.gz", np.ascontiguousarray(demo_volume.data[::2, ::2, ::2]), affine)
+    scan = nifti(tmp_path / "ct.nii.gz", *every_second_voxel(demo_volume))
     volume = load_volume(scan)
     heart, calc, plaque = (np.zeros(volume.grid.shape, np.uint8) for _ in range(3))
     heart[10:30, 10:30, 20:40], heart[30:40, 10:30, 20:40] = 6, 3
