@@ -1,4 +1,4 @@
-"""torch.hub entries: ``torch.hub.load("org/cardiac-ct-fm", "cardiac_ct_fm", weights="cardiac_swin_tiny")``.
+"""torch.hub entries: ``torch.hub.load("org/cardiac-ct-fm", "cardiac_swin_tiny")``, or any weights by ``cardiac_ct_fm``.
 
 Every public callable here is an entry that ``torch.hub.list`` shows, so imports have a leading underscore.
 """
@@ -61,3 +61,27 @@ def cardiac_ct_fm_predictor(weights: str = "cardiac_swin_tiny", **options: _Any)
         >>> predictor("ct.nii.gz").landmarks["RCC"].ras_mm
     """
     return _ccf.Predictor(weights, **options)
+
+
+def cardiac_swin_tiny(**options: _Any) -> _Any:
+    """The network that travels in the package: ``cardiac_ct_fm`` with these weights.
+
+    Args:
+        options: as for ``cardiac_ct_fm``.
+
+    Example:
+        >>> model = torch.hub.load("path/to/clone", "cardiac_swin_tiny", source="local")
+    """
+    return _ccf.from_pretrained("cardiac_swin_tiny", **options)
+
+
+def cardiac_swin_small(**options: _Any) -> _Any:
+    """The larger network of the repository's ``weights/``: ``cardiac_ct_fm`` with these weights.
+
+    Args:
+        options: as for ``cardiac_ct_fm``.
+
+    Example:
+        >>> model = torch.hub.load("path/to/clone", "cardiac_swin_small", source="local")
+    """
+    return _ccf.from_pretrained("cardiac_swin_small", **options)

@@ -110,7 +110,14 @@ def _hardware() -> Iterator[Finding]:
 
 def _weights() -> Iterator[Finding]:
     """Published weights and whether their files are what they should be."""
-    from cardiac_ct_fm.registry import MODELS_VARIABLE, damaged_models, list_models, model_info
+    from cardiac_ct_fm.registry import (
+        MODELS_VARIABLE,
+        absent_models,
+        damaged_models,
+        list_models,
+        model_info,
+        whereabouts,
+    )
     from cardiac_ct_fm.weights import resolve
 
     for name, error in damaged_models().items():
@@ -130,6 +137,8 @@ def _weights() -> Iterator[Finding]:
             continue
         size = sum(path.stat().st_size for path in files.tensors) / 1e6
         yield Finding("Weights", name, f"sha256 verified, {size:.1f} MB in {info.folder}")
+    for name, info in absent_models().items():
+        yield Finding("Weights", name, f"not here: {whereabouts(info)}", "note")
     extra = os.environ.get(MODELS_VARIABLE)
     if extra:
         yield Finding("Weights", MODELS_VARIABLE, extra)

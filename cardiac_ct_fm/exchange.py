@@ -16,9 +16,9 @@ from cardiac_ct_fm import __version__
 from cardiac_ct_fm.config import BackboneConfig, HeadConfig, ModelConfig
 from cardiac_ct_fm.errors import MissingExtraError, OutputError, UsageError
 from cardiac_ct_fm.files import atomic_write, write_json
+from cardiac_ct_fm.manifest import ModelInfo
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.model_card import model_card
-from cardiac_ct_fm.registry import ModelInfo
 from cardiac_ct_fm.tensor_files import write_tensors
 
 OVERLAP = 0.25

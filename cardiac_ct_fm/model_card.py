@@ -11,7 +11,7 @@ from typing import Any
 
 from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.config import ModelConfig
-from cardiac_ct_fm.registry import ModelInfo
+from cardiac_ct_fm.manifest import ModelInfo
 
 NOT_RECORDED = "not recorded"
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from cardiac_ct_fm.config import ModelConfig
 from cardiac_ct_fm.errors import OutputError
 from cardiac_ct_fm.files import UNFINISHED
+from cardiac_ct_fm.manifest import MANIFEST, ModelInfo
 from cardiac_ct_fm.model_card import model_card
-from cardiac_ct_fm.registry import MANIFEST, ModelInfo
 from cardiac_ct_fm.tensor_files import write_model
 from cardiac_ct_fm.weights import CONFIG_FILE, sha256_of
 

@@ -19,9 +19,9 @@ from cardiac_ct_fm.config import HeadConfig, ModelConfig
 from cardiac_ct_fm.errors import UsageError, WeightsError
 from cardiac_ct_fm.head_files import HeadFile
 from cardiac_ct_fm.hub import HubOptions, push_folder
+from cardiac_ct_fm.manifest import ModelInfo
 from cardiac_ct_fm.model_card import model_card
 from cardiac_ct_fm.model_folder import write_folder
-from cardiac_ct_fm.registry import ModelInfo
 from cardiac_ct_fm.runtime import choose_device
 from cardiac_ct_fm.tensor_files import (
     MAX_SHARD_BYTES,

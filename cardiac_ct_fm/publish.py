@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from cardiac_ct_fm.errors import UsageError
+from cardiac_ct_fm.manifest import ModelInfo
 from cardiac_ct_fm.pretrained import LICENSE, PretrainedModel
-from cardiac_ct_fm.registry import ModelInfo
 
 
 def export_pretrained(

@@ -1,127 +1,33 @@
 """What can be built and what can be loaded: architectures by name, published weights by ``name.tag``. No torch.
 
 Architectures are data in this module. Published weights are described by a ``registry.json`` beside them in
-``assets/<name>.<tag>/``, written by :func:`cardiac_ct_fm.export_pretrained`; nothing about a weights file
-(sha256, metrics, provenance) is repeated in code. The environment variable ``CARDIAC_CT_FM_MODELS`` names further
-folders of such ``<name>.<tag>`` folders, separated as in ``PATH``.
+``<name>.<tag>/``, written by :func:`cardiac_ct_fm.export_pretrained`; nothing about a weights file (sha256, metrics,
+provenance) is repeated in code. Such folders lie in the package (``assets/``), in ``weights/`` of a clone (what is too
+large for the package) and in the folders that the environment variable ``CARDIAC_CT_FM_MODELS`` names, separated as
+in ``PATH``. An installed package has no ``weights/``; copies of their ``registry.json`` in ``assets/elsewhere/`` let
+it say what there is and where.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from cardiac_ct_fm.config import COMPACT_LOOKS, DEFAULT_LOOKS, BackboneConfig, LookConfig, ModelConfig
 from cardiac_ct_fm.errors import UnknownNameError, UsageError, WeightsError
+from cardiac_ct_fm.manifest import MANIFEST, ModelInfo
 
 ASSETS = Path(__file__).parent / "assets"
 """Weights that travel inside the package."""
 
+ELSEWHERE = ASSETS / "elsewhere"
+"""Descriptions, ``<name>.<tag>.json``, of published weights that are too large for the package."""
+
 MODELS_VARIABLE = "CARDIAC_CT_FM_MODELS"
 """Environment variable with further folders of weights, for example a group's network share."""
-
-MANIFEST = "registry.json"
-"""Name of the file that describes a folder of weights."""
-
-MANIFEST_VERSION = 1
-"""Version of ``registry.json``; raised when its meaning changes."""
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What is known of an architecture, or of one set of weights for it.
-
-    Attributes:
-        name: architecture name.
-        tag: name of the weights, None for the architecture alone.
-        heads: head names.
-        parameters: number of weights, trunk and heads together.
-        pretrained: whether weights can be loaded by this name.
-        license: SPDX identifier of the weights.
-        description: one line for people.
-        default: whether ``name`` without a tag means these weights.
-        files: file name → ``{"sha256": …, "bytes": …}``.
-        repo_id: Hub repository that holds the files, None where they lie beside ``registry.json``.
-        revision: commit of that repository.
-        metrics: measured figures, each with what it was measured on.
-        provenance: data, recipe, command, seed.
-        folder: where ``registry.json`` was found.
-    """
-
-    name: str
-    tag: str | None = None
-    heads: tuple[str, ...] = ()
-    parameters: int = 0
-    pretrained: bool = False
-    license: str | None = None
-    description: str = ""
-    default: bool = False
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    repo_id: str | None = None
-    revision: str | None = None
-    metrics: dict[str, Any] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
-    folder: Path | None = None
-
-    @property
-    def full_name(self) -> str:
-        """``name.tag``, or the architecture's name."""
-        return self.name if self.tag is None else f"{self.name}.{self.tag}"
-
-    @property
-    def sha256(self) -> dict[str, str]:
-        """File name → sha256."""
-        return {name: str(facts["sha256"]) for name, facts in self.files.items()}
-
-    def to_manifest(self) -> dict[str, Any]:
-        """The content of ``registry.json``."""
-        keys = (
-            "name",
-            "tag",
-            "heads",
-            "parameters",
-            "license",
-            "description",
-            "default",
-            "files",
-            "repo_id",
-            "revision",
-            "metrics",
-            "provenance",
-        )
-        plain = {key: getattr(self, key) for key in keys}
-        return {"format_version": MANIFEST_VERSION, **plain, "heads": list(self.heads)}
-
-    @classmethod
-    def from_manifest(cls, path: Path) -> ModelInfo:
-        """Read a ``registry.json``.
-
-        Raises:
-            WeightsError: not such a file, or of another version.
-        """
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            version = raw.pop("format_version")
-            if version != MANIFEST_VERSION:
-                raise WeightsError(
-                    f"{path} has format_version {version!r}; this version of cardiac-ct-fm reads {MANIFEST_VERSION}. "
-                    "Install the version that wrote it."
-                )
-            raw["heads"] = tuple(raw["heads"])
-            info = cls(**raw, pretrained=True, folder=path.parent)
-            if not all(len(digest) == 64 for digest in info.sha256.values()):
-                raise WeightsError(
-                    f"{path} lists a file without a sha256 of 64 digits; write it again with export_pretrained."
-                )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WeightsError(
-                f"{path} is not a description of weights ({error}); write it again with export_pretrained."
-            ) from error
-        return info
 
 
 @dataclass(frozen=True)
@@ -199,13 +105,14 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
 def known_names() -> list[str]:
     """All names that :func:`model_info` takes, sorted."""
     published, _ = _published()
-    return sorted({*ARCHITECTURES, *published, *(info.name for info in published.values())})
+    return sorted({*ARCHITECTURES, *published, *(info.name for info in published.values()), *absent_models()})
 
 
 def model_info(name: str) -> ModelInfo:
     """What is known of ``name.tag``, or of ``name``: its default weights where there are any, else the architecture.
 
-    Of several defaults the package's own is meant.
+    Of several defaults the package's own is meant, or that of the clone. Weights that are published and not here are
+    described, with ``pretrained=False``.
 
     Raises:
         UnknownNameError: no such name.
@@ -217,7 +124,8 @@ def model_info(name: str) -> ModelInfo:
         return published[name]
     tags = [info for info in published.values() if info.name == name]
     defaults = [info for info in tags if info.default]
-    for chosen in (tags, defaults, [info for info in defaults if info.folder == ASSETS / info.full_name]):
+    own = [[info for info in defaults if info.folder == root / info.full_name] for root in _own_folders()]
+    for chosen in (tags, defaults, *own):
         if len(chosen) == 1:
             return chosen[0]
     for folder, error in damaged.items():
@@ -225,6 +133,9 @@ def model_info(name: str) -> ModelInfo:
             raise error
     if tags:
         raise UsageError(f"{name!r} can be {' or '.join(sorted(i.full_name for i in tags))}; write the one you want.")
+    for info in absent_models().values():
+        if name == info.full_name or (name == info.name and info.default):
+            return info
     if name not in _ARCHITECTURES:
         raise UnknownNameError("model", name, known_names())
     return architecture_info(name)
@@ -246,11 +157,51 @@ def damaged_models() -> dict[str, WeightsError]:
     return _published()[1]
 
 
+def absent_models() -> dict[str, ModelInfo]:
+    """Published weights that are not here, by ``name.tag``: an installed package has no ``weights/``."""
+    here, damaged = _published()
+    told = [ModelInfo.from_manifest(path) for path in sorted(ELSEWHERE.glob("*.json"))]
+    return {
+        info.full_name: replace(info, pretrained=False, folder=None)
+        for info in told
+        if info.full_name not in {*here, *damaged}
+    }
+
+
+def whereabouts(info: ModelInfo) -> str:
+    """Where published weights lie that are not here, and how to use them: the end of a sentence."""
+    return (
+        f"its {info.size_bytes / 1e6:.0f} MB lie in weights/ of this project's repository and are no part of the "
+        "installed package; run in a clone, install the clone with `pip install -e`, or set "
+        f"{MODELS_VARIABLE}=CLONE/weights"
+    )
+
+
+def clone_weights() -> Path | None:
+    """``weights/`` of the clone that this package runs from, whether it is there or not; None in an installed package.
+
+    A folder beside the package is looked into only where this project's ``pyproject.toml`` lies there too, so that
+    nobody else's ``site-packages/weights`` is ever read.
+    """
+    root = Path(__file__).parents[1]
+    try:
+        project = (root / "pyproject.toml").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return root / "weights" if re.search(r'^name = "cardiac-ct-fm"$', project, flags=re.MULTILINE) else None
+
+
+def _own_folders() -> list[Path]:
+    """Folders of weights that belong to this project: the package's, then the clone's."""
+    clone = clone_weights()
+    return [ASSETS] if clone is None else [ASSETS, clone]
+
+
 def _published() -> tuple[dict[str, ModelInfo], dict[str, WeightsError]]:
-    """Weights by ``name.tag``, and damaged ones; the package's own first, then those of :data:`MODELS_VARIABLE`."""
+    """Weights by ``name.tag``, and damaged ones; the project's own first, then those of :data:`MODELS_VARIABLE`."""
     found: dict[str, ModelInfo] = {}
     damaged: dict[str, WeightsError] = {}
-    for root in (ASSETS, *(Path(p) for p in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if p)):
+    for root in (*_own_folders(), *(Path(p) for p in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if p)):
         for manifest in sorted(root.glob(f"*/{MANIFEST}")):
             try:
                 info = ModelInfo.from_manifest(manifest)

@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 
 from cardiac_ct_fm.errors import UsageError, WeightsError
 from cardiac_ct_fm.hub import HubFetcher, HubOptions
-from cardiac_ct_fm.registry import MANIFEST, ModelInfo, known_names, list_models, model_info
+from cardiac_ct_fm.manifest import MANIFEST, ModelInfo
+from cardiac_ct_fm.registry import known_names, list_models, model_info, whereabouts
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -80,6 +81,8 @@ def resolve(source: str | Path, hub: HubOptions | None = None, *, verify: bool =
         fetch = HubFetcher(name, replace(hub, revision=revision or hub.revision))
         return _open(None, f"Hub repository {name}", fetch, verify)
     info = model_info(name)
+    if info.folder is None and info.tag is not None:
+        raise WeightsError(f"{info.full_name} is not here: {whereabouts(info)}.")
     if info.folder is None:
         available = ", ".join(list_models(pretrained=True)) or "none"
         raise WeightsError(

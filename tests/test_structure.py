@@ -17,7 +17,7 @@ MAX_LINES = 300
 
 LEVELS = (
     {"errors"},
-    {"anatomy", "backbone_config", "files", "process", "components", "cpu_layers", "swin_layers"},
+    {"anatomy", "backbone_config", "files", "manifest", "process", "components", "cpu_layers", "swin_layers"},
     {"config"},
     {"registry"},
     {"geometry", "hub", "model_card"},
@@ -46,6 +46,7 @@ NO_TORCH = (
     "cardiac_ct_fm.config",
     "cardiac_ct_fm.errors",
     "cardiac_ct_fm.hub",
+    "cardiac_ct_fm.manifest",
     "cardiac_ct_fm.model_card",
     "cardiac_ct_fm.registry",
     "cardiac_ct_fm.volume_io",

@@ -15,10 +15,11 @@ from hub_client import logits_digest
 from small_models import small_model
 
 import cardiac_ct_fm as ccf
-from cardiac_ct_fm.registry import MODELS_VARIABLE
 
 ROOT = Path(__file__).parent.parent
-ENTRIES = ["cardiac_ct_fm", "cardiac_ct_fm_features", "cardiac_ct_fm_predictor"]
+ENTRIES = [
+    "cardiac_ct_fm", "cardiac_ct_fm_features", "cardiac_ct_fm_predictor", "cardiac_swin_small", "cardiac_swin_tiny",
+]  # fmt: skip
 
 SCRIPT = """
 import json, sys, torch
@@ -29,6 +30,7 @@ reply = {"list": torch.hub.list(name, trust_repo=True, verbose=False)}
 reply["help"] = {entry: torch.hub.help(name, entry, trust_repo=True) for entry in reply["list"]}
 from_name = torch.hub.load(name, "cardiac_ct_fm", weights="small", trust_repo=True, verbose=False)
 from_folder = torch.hub.load(downloaded, "cardiac_ct_fm", weights="small.first", heads=["hps"], source="local")
+by_entry = torch.hub.load(downloaded, "cardiac_swin_small", heads=["hps"], source="local")
 features = torch.hub.load(downloaded, "cardiac_ct_fm_features", weights="small", source="local")
 predictor = torch.hub.load(downloaded, "cardiac_ct_fm_predictor", weights="small", source="local")
 sys.path.append(tests)
@@ -37,7 +39,8 @@ import cardiac_ct_fm
 
 reply["package"] = cardiac_ct_fm.__file__
 reply["logits"] = logits_digest(from_name)
-reply["heads"] = [list(from_folder.heads), list(features.heads)]
+reply["heads"] = [list(from_folder.heads), list(by_entry.heads), list(features.heads)]
+reply["by_entry"] = by_entry.weight_files.source
 with torch.no_grad():
     maps = features.forward_intermediates(torch.zeros(1, 1, 32, 32, 32))
 reply["pyramid"] = [list(value.shape) for value in maps]
@@ -52,14 +55,16 @@ def reply(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     home = tmp_path_factory.mktemp("torch")
     downloaded = home / "hub" / "org_cardiac-ct-fm_main"
     shutil.copytree(ROOT / "cardiac_ct_fm", downloaded / "cardiac_ct_fm", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "hubconf.py", downloaded)
-    weights = home / "weights"
+    for file in ("hubconf.py", "pyproject.toml"):
+        shutil.copy(ROOT / file, downloaded)
+    weights = downloaded / "weights"
     ccf.export_pretrained(small_model(), weights, tag="first")
+    ccf.export_pretrained(small_model(name="cardiac_swin_small"), weights, tag="second", default=True)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(downloaded), str(ROOT / "tests")],
         cwd=home,
-        env={**environment, "TORCH_HOME": str(home), MODELS_VARIABLE: str(weights)},
+        env={**environment, "TORCH_HOME": str(home)},
         capture_output=True,
         text=True,
         check=False,
@@ -69,11 +74,11 @@ def reply(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {**answer, "downloaded": str(downloaded), "weights": str(weights)}
 
 
-def test_only_the_three_entries_are_listed_each_with_help(reply: dict[str, Any]) -> None:
+def test_only_the_entries_are_listed_each_with_help(reply: dict[str, Any]) -> None:
     assert sorted(reply["list"]) == ENTRIES
     for entry in ENTRIES:
         assert "Example:" in reply["help"][entry]
-        assert "weights:" in reply["help"][entry]
+        assert "weights:" in reply["help"][entry] or "with these weights" in reply["help"][entry]
 
 
 def test_the_package_comes_from_the_downloaded_repository(reply: dict[str, Any]) -> None:
@@ -84,8 +89,12 @@ def test_logits_are_those_of_from_pretrained_to_the_bit(reply: dict[str, Any]) -
     assert reply["logits"] == logits_digest(ccf.from_pretrained(Path(reply["weights"]) / "small.first"))
 
 
+def test_published_weights_have_entries_of_their_own(reply: dict[str, Any]) -> None:
+    assert reply["by_entry"] == "cardiac_swin_small.second"
+
+
 def test_heads_can_be_chosen_and_features_come_without_any(reply: dict[str, Any]) -> None:
-    assert reply["heads"] == [["hps"], []]
+    assert reply["heads"] == [["hps"], ["hps"], []]
     assert reply["pyramid"] == [[1, 8, 16, 16, 16], [1, 16, 8, 8, 8], [1, 32, 4, 4, 4]]
 
 

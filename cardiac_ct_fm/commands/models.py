@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from cardiac_ct_fm.commands import options
 
 if TYPE_CHECKING:
-    from cardiac_ct_fm.registry import ModelInfo
+    from cardiac_ct_fm.manifest import ModelInfo
 
 BYTES_PER_MB = 1e6
 
@@ -28,17 +29,19 @@ def models(
 ) -> int:
     """List trained weights and architectures.
 
-    What is listed as trained can be given to --model; architectures start from random weights.
+    What is listed as trained can be given to --model; architectures start from random weights. Weights that are
+    published but not here are listed apart, with where they are.
     """
     from rich.text import Text
 
     from cardiac_ct_fm.commands.results import airy_table, console, print_json
-    from cardiac_ct_fm.registry import architecture_info, list_models, model_info
+    from cardiac_ct_fm.registry import absent_models, architecture_info, list_models, model_info, whereabouts
 
     trained = [model_info(name) for name in list_models(pattern, pretrained=True)]
+    absent = [info for name, info in absent_models().items() if fnmatchcase(name, pattern)]
     untrained = [] if pretrained else [architecture_info(name) for name in list_models(pattern)]
     if json_output:
-        print_json([_row(info) for info in (*trained, *untrained)])
+        print_json([_row(info) for info in (*trained, *([] if pretrained else absent), *untrained)])
         return 0
     out = console()
     if trained:
@@ -49,12 +52,15 @@ def models(
                 name,
                 " ".join(info.heads),
                 f"{info.parameters / 1e6:.1f} M",
-                f"{_bytes(info) / BYTES_PER_MB:.1f}",
+                f"{info.size_bytes / BYTES_PER_MB:.1f}",
                 info.license or "",
                 f"{info.description} (default)" if info.default else info.description,
             )
         out.print(listing)
         out.print()
+    for info in absent:
+        told = Text.assemble(("  Not here: ", "yellow"), (info.full_name, "bold"), f", {whereabouts(info)}.\n")
+        out.print(told, soft_wrap=True)
     if untrained:
         listing = airy_table("Architecture", "Heads", ">Parameters", "")
         for info in untrained:
@@ -65,7 +71,7 @@ def models(
                 info.description,
             )
         out.print(listing)
-    if not trained and not untrained:
+    if not trained and not untrained and not absent:
         out.print(f"No name fits {pattern!r}.", markup=False)
     return 0
 
@@ -79,7 +85,8 @@ def info(
     from rich.text import Text
 
     from cardiac_ct_fm.commands.results import console, print_json
-    from cardiac_ct_fm.registry import MANIFEST, ModelInfo, model_info
+    from cardiac_ct_fm.manifest import MANIFEST, ModelInfo
+    from cardiac_ct_fm.registry import model_info
 
     folder = Path(name)
     known = ModelInfo.from_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else model_info(name)
@@ -97,11 +104,6 @@ def info(
         out.print(Text(f"\n  {title}", style="bold"))
         out.print(listing)
     return 0
-
-
-def _bytes(info: ModelInfo) -> int:
-    """Size of all files of the weights."""
-    return sum(int(facts.get("bytes", 0)) for facts in info.files.values())
 
 
 def _row(info: ModelInfo) -> dict[str, Any]:
@@ -123,10 +125,19 @@ def _sections(info: ModelInfo) -> list[tuple[str, list[tuple[str, str]]]]:
     return [(title, rows) for title, rows in sections if rows]
 
 
+def _trained(info: ModelInfo) -> str:
+    """Whether there are weights, and where they are when not here."""
+    from cardiac_ct_fm.registry import whereabouts
+
+    if info.pretrained:
+        return "yes"
+    return f"yes, but not here: {whereabouts(info)}" if info.tag else "no: random weights until trained"
+
+
 def _facts(info: ModelInfo) -> list[tuple[str, str]]:
     """Size, licence and files; unknown things are left out."""
     rows = [
-        ("trained", "yes" if info.pretrained else "no: random weights until trained"),
+        ("trained", _trained(info)),
         ("heads", ", ".join(info.heads)),
         ("parameters", f"{info.parameters:,}"),
         ("licence", info.license or ""),
