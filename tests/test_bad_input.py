@@ -260,11 +260,13 @@ def test_a_batch_in_which_nothing_works_is_a_failure(
     [
         ("predict", DEMO_SCAN, "-m", "no-such-model"),
         ("measure", DEMO_SCAN, "--landmarks", "nowhere.mrk.json"),
-        ("evaluate", "nowhere.json", "-m", "no-such-model"),
+        ("evaluate", "--digital", "0"),
         ("finetune", "nowhere.json", "--head", "mine", "-m", "no-such-model"),
     ],
 )
-def test_a_bad_output_folder_is_noticed_before_anything_else(command: tuple[object, ...], tmp_path: Path) -> None:
+def test_a_bad_output_folder_is_noticed_before_anything_is_computed(
+    command: tuple[object, ...], tmp_path: Path
+) -> None:
     taken = tmp_path / "out"
     taken.write_text("a file where a folder should be")
     answer = run(*command, "-o", taken)

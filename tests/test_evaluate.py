@@ -164,6 +164,12 @@ def test_a_head_that_the_model_has_not_is_refused_before_a_scan_is_read(data: Sc
         evaluate(finder, ScanSource("nothing", (), data.load))
 
 
+def test_a_bad_folder_is_noticed_before_the_model_is_loaded(data: ScanSource, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file where a folder should be")
+    with pytest.raises(ccf.OutputError, match="is a file, not a folder"):
+        evaluate("no-such-model", data, tmp_path / "file" / "figures")
+
+
 def test_a_data_list_is_read_for_the_heads_that_it_labels(tmp_path: Path) -> None:
     listed = read_data_list(write_patients(tmp_path / "patients"))
     source = list_source(listed.training, [HeadConfig("ventricle", "segmentation", ("Ventricle",))])

@@ -170,6 +170,12 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_bad_folder_is_noticed_before_the_list_is_read_and_the_model_loaded(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file where a folder should be")
+    with pytest.raises(ccf.OutputError, match="is a file, not a folder"):
+        finetune("no-such-model", "nowhere.json", "mine", out=tmp_path / "file")
+
+
 def test_a_head_for_another_trunk_is_refused_in_one_line(
     trained: tuple[FinetuneResult, Path], data_list: Path, tmp_path: Path, labelled: Path
 ) -> None:

@@ -95,9 +95,6 @@ def finetune(
       cardiac-ct-fm finetune datalist.json --head coronaries -o coronaries
     """
     from cardiac_ct_fm.commands.results import console, print_json
-    from cardiac_ct_fm.files import check_folder
-
-    check_folder(out)
     from cardiac_ct_fm.process import set_threads
     from cardiac_ct_fm.progress import step_bar
     from cardiac_ct_fm.training.denormals import denormals_as_zero
@@ -193,11 +190,9 @@ def evaluate(
     from cardiac_ct_fm.commands.results import console, print_json
     from cardiac_ct_fm.commands.score_tables import comparison_table, score_tables
     from cardiac_ct_fm.errors import UsageError
-    from cardiac_ct_fm.files import check_folder
 
     if (data is None) == (digital is None):
         raise UsageError("Give either a data list or --digital PATIENTS.")
-    check_folder(out)
     from cardiac_ct_fm.model import from_pretrained
     from cardiac_ct_fm.process import set_threads
     from cardiac_ct_fm.progress import step_bar

@@ -16,7 +16,7 @@ from typing import Any
 
 from cardiac_ct_fm import __version__
 from cardiac_ct_fm.errors import ImageError, UsageError
-from cardiac_ct_fm.files import write_json
+from cardiac_ct_fm.files import check_folder, write_json
 from cardiac_ct_fm.inference import Predictor, Quality
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.training.case_scores import Row, predictable, read_rows, score_case, write_rows
@@ -70,8 +70,10 @@ def evaluate(
     Raises:
         UsageError: no scans, an unknown head, or ``out`` holds an evaluation of another model or on other data.
         DataError: a reference does not fit its scan or the model's classes.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written; noticed before the model is loaded.
     """
+    if out is not None:
+        check_folder(out)
     if not data.keys:
         raise UsageError(f"{data.name} holds no scans to evaluate on; name at least one.")
     predictor = Predictor(model, device)

@@ -24,7 +24,7 @@ from cardiac_ct_fm import __version__
 from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.config import HeadConfig
 from cardiac_ct_fm.errors import CardiacCTError, DataError, UsageError
-from cardiac_ct_fm.files import atomic_write, write_json
+from cardiac_ct_fm.files import atomic_write, check_folder, write_json
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.runtime import choose_device
 from cardiac_ct_fm.training.curves import draw_history, draw_montage
@@ -92,8 +92,12 @@ def finetune(
         DataError: a scan without label, a label that does not fit its image or the classes, a patient in training
             and validation.
         WeightsError: the model cannot be loaded.
-        OutputError: a file cannot be written; an older result stays.
+        OutputError: a file cannot be written; an older result stays. A folder that refuses is noticed beforehand.
     """
+    folder = None if out is None else Path(out)
+    complete = folder is not None and (folder / REPORT).exists()
+    if folder is not None and not complete:
+        check_folder(folder)
     settings = settings or FinetuneSettings()
     listed = read_data_list(data) if isinstance(data, str | Path) else data
     base = model if isinstance(model, CardiacCTModel) else CardiacCTModel.from_pretrained(model)
@@ -103,8 +107,7 @@ def finetune(
     about = _about(base, config, sources, settings)
     stamps = [dict(source.stamps) for source in sources.values()]
     fingerprint = hashlib.sha256(json.dumps([about, stamps], sort_keys=True).encode()).hexdigest()
-    folder = None if out is None else Path(out)
-    if folder is not None and (folder / REPORT).exists():
+    if folder is not None and complete:
         return _finished(folder, about, base, head, settings)
     learner = trainee(settings.train, network, head)
     with tempfile.TemporaryDirectory(prefix="cardiac-ct-fm-") as scratch:
