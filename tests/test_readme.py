@@ -105,6 +105,15 @@ def test_every_pinned_version_belongs_to_something_that_is_installed_with_it() -
     assert {"torch==2.13.0", "torchvision==0.28.0"} <= set(pins)
 
 
+def test_every_package_that_is_asked_for_is_pinned() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [*project["dependencies"], *(name for extra in project["optional-dependencies"].values() for name in extra)]
+    names = {re.split(r"[<>=;\[ ]", requirement)[0].lower() for requirement in asked}
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert names - {pin.split("==")[0] for pin in pins} == set()
+
+
 def test_the_continuous_integration_runs_the_tests() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "set -euo pipefail" in script
