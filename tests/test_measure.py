@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -42,7 +43,7 @@ def prediction(demo_volume: Volume, tmp_path: Path) -> Prediction:
 def test_one_corrected_point_leaves_all_else_alone(prediction: Prediction, tmp_path: Path) -> None:
     folder = tmp_path / "out" / "ct"
     table = tmp_path / "out" / "measurements.csv"
-    table.write_text("case,status,reason,LV_volume_ml\nother,done,,7\n")
+    table.write_text("case,status,reason,LV_volume_ml\nother,done,,7\np1/ct,done,,9\n")
     before = np.asarray(nib.load(folder / "segmentation.nii.gz").dataobj)
     content = json.loads((folder / "landmarks.mrk.json").read_text())
     content["markups"][0]["controlPoints"][0]["position"][2] += 1
@@ -66,8 +67,28 @@ def test_one_corrected_point_leaves_all_else_alone(prediction: Prediction, tmp_p
     assert "Placed by a person and taken as certain: RCC." in facts["warnings"]
     assert "mine" in (folder / "report.html").read_text(encoding="utf-8")
     lines = {line["case"]: line for line in csv.DictReader(table.open(newline=""))}
-    assert lines["other"]["LV_volume_ml"] == "7"
+    assert {name: lines[name]["LV_volume_ml"] for name in ("other", "p1/ct")} == {"other": "7", "p1/ct": "9"}
+    assert f"If this is the same scan, that row is old: measure with -o {tmp_path / 'out' / 'p1'}" in answer.err
     assert float(lines["ct"]["LV_volume_ml"]) == pytest.approx(rows["LV_volume_ml"]["value"], rel=1e-4)
+
+
+@pytest.mark.parametrize("out", ["batch", "batch/p1"])
+def test_a_scan_of_a_batch_is_measured_where_it_lies_and_its_row_is_replaced(
+    out: str, prediction: Prediction, tmp_path: Path
+) -> None:
+    folder, table = tmp_path / "batch" / "p1" / "ct", tmp_path / "batch" / "measurements.csv"
+    shutil.copytree(tmp_path / "out" / "ct", folder)
+    table.write_text("case,status,reason,LV_volume_ml\np1/ct,done,,7\np2/ct,done,,8\n")
+    points = folder / "landmarks.mrk.json"
+    answer = run("measure", tmp_path / "ct.nii.gz", "--landmarks", points, "-o", tmp_path / out, "--json")
+    assert answer.code == 0, answer.err
+    assert f"The row of this scan in {table} was written anew." in answer.err
+    assert [path.parent for path in (tmp_path / "batch").rglob("report.html")] == [folder]
+    row = json.loads(answer.out)
+    assert tmp_path / out / row["name"] == folder
+    measured = next(m["value"] for m in row["measurements"] if m["name"] == "LV_volume_ml")
+    lines = {line["case"]: line["LV_volume_ml"] for line in csv.DictReader(table.open(newline=""))}
+    assert lines == {"p1/ct": f"{measured:.6g}", "p2/ct": "8"}
 
 
 def test_without_a_record_of_what_labels_cover_the_loss_is_said(prediction: Prediction, tmp_path: Path) -> None:

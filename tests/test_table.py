@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cardiac_ct_fm.commands.table import TABLE, holds_table, write_table
+from cardiac_ct_fm.commands.table import TABLE, holds_table, namesakes, update_above, write_table
 from cardiac_ct_fm.errors import DataError
 from cardiac_ct_fm.result import Measurement
 
@@ -46,6 +46,33 @@ def test_a_failed_scan_has_a_row_with_its_reason_and_no_number(tmp_path: Path) -
     line = table_in(tmp_path)["c"]
     assert (line["status"], line["reason"]) == ("failed", "is not a CT, but a photo")
     assert (line["lca_mm"], line["lca_mm_sd"], line["lca_mm_status"]) == ("", "", "not_measured")
+
+
+def test_a_scan_that_is_done_again_below_is_replaced_in_the_tables_above_that_list_it(tmp_path: Path) -> None:
+    site, out = tmp_path / "site", tmp_path / "site" / "p1"
+    write_table([done(site, "p1/ct", lca_mm=1), done(site, "p2/ct", lca_mm=2)], site)
+    write_table([done(tmp_path, "other", lca_mm=5)], tmp_path)
+    before = (tmp_path / TABLE).read_bytes()
+    assert update_above([done(out, "ct", lca_mm=3), done(out, "late", lca_mm=4), failed(out, "ct")], out) == [
+        site / TABLE
+    ]
+    assert {name: line["lca_mm"] for name, line in table_in(site).items()} == {"p1/ct": "3", "p2/ct": "2"}
+    assert (tmp_path / TABLE).read_bytes() == before
+    assert not (out / TABLE).exists()
+
+
+def test_a_scan_that_may_be_listed_under_a_longer_name_is_known(tmp_path: Path) -> None:
+    assert namesakes("ct", tmp_path) == []
+    write_table([done(tmp_path, name, lca_mm=1) for name in ("p1/ct", "p2/ct", "p3/direct")], tmp_path)
+    assert namesakes("ct", tmp_path) == ["p1/ct", "p2/ct"]
+    write_table([done(tmp_path, "ct", lca_mm=1)], tmp_path)
+    assert namesakes("ct", tmp_path) == []
+
+
+def test_a_scan_that_failed_below_keeps_its_row_above(tmp_path: Path) -> None:
+    write_table([done(tmp_path, "p1/ct", lca_mm=1)], tmp_path)
+    assert update_above([failed(tmp_path / "p1", "ct")], tmp_path / "p1") == []
+    assert table_in(tmp_path)["p1/ct"]["lca_mm"] == "1"
 
 
 def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:

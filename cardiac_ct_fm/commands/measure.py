@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 NO_LABELS = (
     "No label map was found: no structure has a volume, and edges and calcium come from the image alone, which gives "
-    "other numbers. For those of the prediction give --segmentation, or the folder of the prediction with -o."
+    "other numbers. For those of the prediction give --segmentation, or with -o the folder that predict wrote into."
+)
+
+NAMESAKES = (
+    "%s is a new row of %s, which has %s already (and %d more of that name). If this is the same scan, that row is "
+    "old: measure with -o %s instead, and take the new row and folder away."
 )
 
 _log = logging.getLogger(__name__)
@@ -54,24 +59,26 @@ def measure(
 ) -> int:
     """Measure again with points that were corrected, for example in 3D Slicer. No network runs.
 
-    Writes measurements, picture and report as predict does, into FOLDER/<scan>/. A point that was not moved keeps its
-    confidence, the others count as certain. The label map that predict wrote beside the points or in FOLDER is used.
+    Writes measurements, picture and report as predict does, into FOLDER/<scan>/, or into the prediction beside the
+    points, where that lies deeper in FOLDER. Every measurements.csv that lists the scan gets its new row. A point that
+    was not moved keeps its confidence, the others count as certain. The label map that predict wrote beside the points
+    or in FOLDER is used.
 
     [bold]Example[/bold]
 
       cardiac-ct-fm measure ct.nii.gz --landmarks edited.mrk.json -o out
     """
     from cardiac_ct_fm.commands.results import prediction_row, print_json, print_prediction
-    from cardiac_ct_fm.commands.table import holds_table, write_table
+    from cardiac_ct_fm.commands.table import TABLE, holds_table, namesakes, update_above, write_table
     from cardiac_ct_fm.files import check_folder
     from cardiac_ct_fm.image_checks import image_warnings
     from cardiac_ct_fm.landmark_io import read_landmarks
     from cardiac_ct_fm.outputs import write_outputs
     from cardiac_ct_fm.result import Prediction
-    from cardiac_ct_fm.volume_io import case_name, load_volume
+    from cardiac_ct_fm.volume_io import load_volume
     from cardiac_ct_fm.volumes import cut_off
 
-    name = case_name(image.resolve())
+    name = _name(image, landmarks.parent, out)
     check_folder(out / name)
     earlier = _earlier(landmarks.parent, out / name)
     predicted = earlier / "landmarks.json"
@@ -94,13 +101,27 @@ def measure(
     choices = options.planning_options(supine, valve, calcium, calcium_extent)
     folder = write_outputs(prediction, out / name, choices)
     row = {"name": name, "source": str(image), "folder": str(folder), "status": "done", "error": None}
-    if holds_table(out):
-        write_table([row], out)
+    if others := namesakes(name, out):
+        _log.warning(NAMESAKES, name, out / TABLE, others[0], len(others) - 1, (out / others[0]).parent)
+    tables = [write_table([row], out)] if holds_table(out) else []
+    for table in [*tables, *update_above([row], out)]:
+        _log.info("The row of this scan in %s was written anew.", table)
     if json_output:
         print_json({**row, **prediction_row(prediction)})
     else:
         print_prediction(prediction, folder)
     return 0
+
+
+def _name(image: Path, beside: Path, out: Path) -> str:
+    """Where below ``out`` the results go: to the prediction of this scan beside the points, or else the scan's name."""
+    from cardiac_ct_fm.result import COMPLETE_MARKER
+    from cardiac_ct_fm.volume_io import case_name
+
+    name, place, above = case_name(image.resolve()), beside.resolve(), out.resolve()
+    if place.name == name and above in place.parents and (place / COMPLETE_MARKER).is_file():
+        return place.relative_to(above).as_posix()
+    return name
 
 
 def _earlier(*folders: Path) -> Path:

@@ -96,7 +96,7 @@ def predict(
     cases = list_cases(scans, series)
     from cardiac_ct_fm.batch import BatchPredictor
     from cardiac_ct_fm.commands.results import outcome_row, print_json, print_outcome, print_summary
-    from cardiac_ct_fm.commands.table import holds_table, write_table
+    from cardiac_ct_fm.commands.table import holds_table, update_above, write_table
     from cardiac_ct_fm.progress import ScanProgress
 
     def write(prediction: Prediction, folder: Path) -> None:
@@ -135,6 +135,8 @@ def predict(
     failed = sum(row["status"] == "failed" for row in rows)
     if holds_table(out) or (not single and failed < len(rows)):
         _log.info("All measurements in one table: %s", write_table(rows, out))
+    for table in update_above(rows, out):
+        _log.info("The rows of these scans in %s were written anew.", table)
     if not single and not json_output:
         print_summary(rows)
     if failed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ TABLE = "measurements.csv"
 
 
 def holds_table(out: Path) -> bool:
-    """Whether a table of ours lies in a folder."""
+    """Whether a table of ours that can be read lies in a folder."""
     path = out / TABLE
-    if not path.is_file():
+    if not os.access(path, os.R_OK) or not path.is_file():
         return False
     with path.open(encoding="utf-8", errors="replace") as stream:
         return stream.readline().startswith("case,")
@@ -63,6 +64,37 @@ def write_table(rows: Iterable[Mapping[str, Any]], out: Path) -> Path:
             for cells in table.values():
                 writer.writerow(cells.get(c, "not_measured" if c.endswith("_status") else "") for c in columns)
     return path
+
+
+def update_above(rows: Iterable[Mapping[str, Any]], out: Path) -> list[Path]:
+    """Replace the rows of scans that were done again in tables further up, where a run over many scans listed them.
+
+    Args:
+        rows: see :func:`write_table`; names are relative to ``out``.
+        out: folder of the results; a table in it is left to :func:`write_table`.
+
+    Returns:
+        The tables that were changed.
+
+    Raises:
+        OutputError: the file system refuses.
+    """
+    folder, changed = out.resolve(), []
+    done = [row for row in rows if row["status"] == "done"]
+    for place in folder.parents:
+        if holds_table(place):
+            listed, below = _read(place / TABLE), folder.relative_to(place)
+            renamed = [{**row, "name": (below / row["name"]).as_posix()} for row in done]
+            again = [row for row in renamed if row["name"] in listed]
+            if again:
+                changed.append(write_table(again, place))
+    return changed
+
+
+def namesakes(name: str, out: Path) -> list[str]:
+    """Scans of that name in deeper folders that the table in ``out`` lists, where it does not list the scan itself."""
+    listed = _read(out / TABLE) if holds_table(out) else {}
+    return [] if name in listed else [other for other in listed if other.endswith(f"/{name}")]
 
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
