@@ -23,6 +23,7 @@ PROVENANCE_TITLES = {
     "seed": "Seed",
     "commit": "Commit of the code",
     "steps": "Training steps",
+    "grown": "Grown",
     "runs": "Trainings, each from the weights of the one before",
     "teacher": "Teachers",
     "converted_from": "Converted from",
@@ -54,7 +55,7 @@ def model_card(config: ModelConfig, info: ModelInfo) -> str:
 
     Args:
         config: the model's configuration; ``provenance["limitations"]`` is a list of sentences.
-        info: name, tag, licence, parameters and metrics.
+        info: name, tag, licence, parameters, metrics and pictures.
     """
     provenance = dict(config.provenance)
     limitations = provenance.pop("limitations", [])
@@ -76,6 +77,7 @@ def model_card(config: ModelConfig, info: ModelInfo) -> str:
         _metrics_text(info.metrics),
         "## Limitations and failure modes",
         "\n".join(f"- {line}" for line in limitations) or f"- {NOT_RECORDED}",
+        *_pictures(info.pictures),
         "## Licence",
         info.license or NOT_RECORDED,
     ]
@@ -159,6 +161,11 @@ def _metrics_text(metrics: Mapping[str, Any]) -> str:
         else:
             lines += [f"- {name}: {_inline(value)}"]
     return "\n".join(lines).strip()
+
+
+def _pictures(pictures: Mapping[str, str]) -> list[str]:
+    """A section with every picture above its caption; none without pictures."""
+    return ["## Pictures", *(f"![{text}]({file})\n\n*{text}*" for file, text in pictures.items())] if pictures else []
 
 
 def _inline(value: Any) -> str:

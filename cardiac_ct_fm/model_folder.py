@@ -6,8 +6,9 @@ import dataclasses
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,40 +44,75 @@ def write_folder(
         OutputError: the folder cannot be written.
         WeightsError: a weight does not fit into ``dtype``.
     """
-    target = Path(folder)
+
+    def write(inside: Path) -> list[Path]:
+        tensors = write_model(inside, weights, dtype, max_shard_bytes)
+        count = sum(tensor.numel() for tensor in weights.values())
+        facts = {path.name: _facts(path) for path in tensors}
+        return [*tensors, *_write_texts(inside, config, dataclasses.replace(info, parameters=count), facts)]
+
+    _replace(Path(folder), write, stale=_TENSORS)
+
+
+def rewrite_texts(folder: str | Path, config: ModelConfig, info: ModelInfo) -> None:
+    """Write configuration, ``registry.json`` and card of a model folder anew; its weights stay as they are.
+
+    Args:
+        folder: the model folder.
+        config: for the same weights.
+        info: ``files`` and ``parameters`` as they were.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    weights = {name: dict(facts) for name, facts in info.files.items() if name != CONFIG_FILE}
+    _replace(Path(folder), lambda inside: _write_texts(inside, config, info, weights), stale=None)
+
+
+def _replace(target: Path, write: Callable[[Path], Sequence[Path]], stale: re.Pattern[str] | None) -> None:
+    """Let files be written to a temporary folder inside, then move them in their order; the configuration comes last.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     try:
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=target) as temporary:
-            written = _write(Path(temporary), config, weights, info, dtype, max_shard_bytes)
+            written = write(Path(temporary))
             (target / CONFIG_FILE).unlink(missing_ok=True)
-            for stale in [path for path in target.iterdir() if _TENSORS.fullmatch(path.name)]:
-                stale.unlink()
+            for path in [path for path in target.iterdir() if stale and stale.fullmatch(path.name)]:
+                path.unlink()
             for path in written:
                 path.replace(target / path.name)
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}. Choose another folder.") from error
 
 
-def _write(
-    folder: Path,
-    config: ModelConfig,
-    weights: Mapping[str, Tensor],
-    info: ModelInfo,
-    dtype: torch.dtype,
-    max_shard_bytes: int,
+def _write_texts(
+    folder: Path, config: ModelConfig, info: ModelInfo, weights: Mapping[str, dict[str, Any]]
 ) -> list[Path]:
-    """All files of a model folder, the configuration last."""
-    tensors = write_model(folder, weights, dtype, max_shard_bytes)
+    """Card, ``registry.json`` and configuration, in this order.
+
+    Args:
+        folder: where to.
+        config: of the model.
+        info: what else is known.
+        weights: ``files`` of :class:`~cardiac_ct_fm.manifest.ModelInfo` without the configuration.
+    """
     settings, manifest, card = folder / CONFIG_FILE, folder / MANIFEST, folder / CARD
     settings.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
     facts = dataclasses.replace(
         info,
         name=config.name,
         heads=tuple(head.name for head in config.heads),
-        parameters=sum(tensor.numel() for tensor in weights.values()),
         provenance=config.provenance,
-        files={p.name: {"sha256": sha256_of(p), "bytes": p.stat().st_size} for p in (settings, *tensors)},
+        files={settings.name: _facts(settings), **weights},
     )
     manifest.write_text(json.dumps(facts.to_manifest(), indent=2) + "\n", encoding="utf-8")
     card.write_text(model_card(config, facts), encoding="utf-8")
-    return [*tensors, card, manifest, settings]
+    return [card, manifest, settings]
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What ``registry.json`` says of a file."""
+    return {"sha256": sha256_of(path), "bytes": path.stat().st_size}

@@ -20,6 +20,10 @@ MAX_SHARD_BYTES = 16_000_000
 """Shards stay below this where no single tensor is larger: a git host takes them without large-file storage."""
 
 
+HEADER_BYTES = 160
+"""A tensor's entry in the header of a safetensors file, dtype, shape and place, is shorter than its name and this."""
+
+
 def tensor_names(paths: Sequence[Path]) -> dict[str, Path]:
     """Tensor name → file that holds it.
 
@@ -94,11 +98,12 @@ def write_model(
     shards: list[dict[str, Tensor]] = [{}]
     filled = 0
     for name, tensor in stored.items():
-        if shards[-1] and filled + tensor.nbytes > max_shard_bytes:
+        size = tensor.nbytes + len(name) + HEADER_BYTES
+        if shards[-1] and filled + size > max_shard_bytes:
             shards.append({})
             filled = 0
         shards[-1][name] = tensor
-        filled += tensor.nbytes
+        filled += size
     if len(shards) == 1:
         _save(stored, folder / WEIGHTS_FILE)
         return [folder / WEIGHTS_FILE]

@@ -1,121 +1,259 @@
-"""Turns the averaged weights of a training run into a published model of the package.
+"""Turns the averaged weights of a training run into a published model.
 
     WEIGHTS=cardiac_swin_tiny=runs/tiny/average.safetensors
     python -m recipes.benchmarks.heldout --model $WEIGHTS --n 12 --strength 0.7 --out out/heldout
     python -m recipes.benchmarks.real_scan --model $WEIGHTS > out/real.json
     python -m recipes.export_weights --run runs/tiny --heldout out/heldout/summary.json --real out/real.json
 
-The model card's provenance names every command and commit that trained the file, in order; its figures are those of the
-two benchmarks. Beside the weights lies
-``test/golden.safetensors``: an input (1, 1, 32, 32, 32) and every head's logits at every second voxel, made from the
-file as it was written; ``tests/test_golden.py`` replays it.
+The card's provenance names every command and commit that trained the file, in order; its figures are those of the
+benchmarks, and figures of other weights are refused. Models of up to 10 MB go into the package, larger ones into
+``weights/`` of the clone, with a description in the package. Beside the weights lies ``test/golden.safetensors``: an
+input and every head's logits on a coarser grid, made from the file as it was written; ``tests/test_golden.py`` replays
+it. ``--card-only`` writes card, configuration and ``registry.json`` anew and leaves the weights to the byte; without
+``--run`` it keeps what they say of the training.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from cardiac_ct_fm.model import create_model, from_pretrained
-from cardiac_ct_fm.publish import export_pretrained
+from cardiac_ct_fm.anatomy import HINGE_POINTS
+from cardiac_ct_fm.cohort.case import draw_case
+from cardiac_ct_fm.errors import UsageError, WeightsError
+from cardiac_ct_fm.guidance import ROOT_ABOVE_MM
+from cardiac_ct_fm.manifest import MANIFEST, ModelInfo
+from cardiac_ct_fm.model import CardiacCTModel, create_model, from_pretrained
+from cardiac_ct_fm.preprocess import normalise
+from cardiac_ct_fm.publish import export_pretrained, rewrite_card
+from cardiac_ct_fm.registry import ASSETS, ELSEWHERE, clone_weights
 from cardiac_ct_fm.tensor_files import read_metadata
+from cardiac_ct_fm.training.evaluate import weights_sha256
+from recipes.card_figures import Group, held_out_figures, real_scan_figures, robustness_figures
 
 DESCRIPTION = "100 % synthetic: trained on one machine on the digital cohort alone; not federated, not distilled."
-ASSETS = Path(__file__).parents[1] / "cardiac_ct_fm" / "assets"
+
+BUNDLED_BYTES = 10_000_000
+"""The package holds a model of up to this size (a choice of this project)."""
+
+MAX_LOGIT_CHANGE = 0.1
+"""What half precision may change in a logit (a choice of this project): no probability by more than 0.025, because the
+slope of a logistic function is at most a quarter."""
+
+STORED = "Stored as"
+"""How the title of the figures begins that say what rounding the weights does."""
+
+DEFAULT_MODEL = "cardiac_swin_tiny"
+"""What ``recipes.pretrain`` trains where its command names no model."""
+
+
+def golden_input(model: CardiacCTModel) -> Tensor:
+    """Noise that half precision holds exactly; the deepest stage of three or four has at least 4 voxels of it."""
+    edge = model.config.backbone.divisor
+    shape = (2 * edge, 2 * edge, max(32, edge))
+    return torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(0)).half().float()
 
 
 def golden(folder: Path) -> None:
     """Write the input and the logits that the exported model gives, in float32 on a CPU."""
-    x = torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+    model = from_pretrained(folder).eval()
+    x = golden_input(model)
     with torch.inference_mode():
-        logits = from_pretrained(folder).eval()(x)
-    tensors = {"input": x} | {f"logits.{k}": v[..., ::2, ::2, ::2].contiguous() for k, v in logits.items()}
+        logits = model(x)
+    tensors = {"input": x.half()} | {f"logits.{k}": v[..., ::4, ::4, ::4].contiguous() for k, v in logits.items()}
     (folder / "test").mkdir(exist_ok=True)
     save_file(tensors, folder / "test" / "golden.safetensors")
 
 
-def held_out_figures(summary: dict[str, Any]) -> dict[str, Any]:
-    """A group of the card: medians with quartiles, a miss counted as infinitely far, and the command."""
-    data = summary["data"]
+def rounded(model: CardiacCTModel, dtype: torch.dtype) -> CardiacCTModel:
+    """The model that is read from a file of this precision."""
+    stored = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in stored.parameters():
+            parameter.copy_(parameter.to(dtype).float())
+    return stored
+
+
+def digital_looks(model: CardiacCTModel) -> dict[str, Tensor]:
+    """The first held-out patient as the network sees him, in small windows."""
+    case = draw_case(0, None)
+    root = torch.stack([case.heart.landmarks[name] for name in HINGE_POINTS]).mean(0).float()
+    centres = {2.0: torch.zeros(3), 1.0: root + torch.tensor([0.0, 0.0, ROOT_ABOVE_MM])}
+    looks = {}
+    for spacing, centre in centres.items():
+        hu, _ = case.look(centre, spacing, (64, 64, 64), noise_seed=0)
+        looks[f"a digital patient at {spacing:g} mm"] = normalise(hu, model.config.intensity)[None, None]
+    return looks
+
+
+def precision_figures(model: CardiacCTModel, dtype: torch.dtype) -> Group:
+    """What storing the weights so changes in the answers.
+
+    Raises:
+        WeightsError: a logit changes by more than :data:`MAX_LOGIT_CHANGE`.
+    """
+    stored = rounded(model, dtype)
     figures: dict[str, Any] = {}
-    for name in ("hinge points", "ostia", "septum"):
-        v = summary["landmarks"][name]
+    for name, x in {"noise": golden_input(model), **digital_looks(model)}.items():
+        with torch.inference_mode():
+            pairs = [(a, b) for a, b in zip(model(x).values(), stored(x).values(), strict=True)]
+        change = max(float((a - b).abs().max()) for a, b in pairs)
+        if change > MAX_LOGIT_CHANGE:
+            raise WeightsError(
+                f"{dtype} changes a logit by {change:.2f} on {name}, and {MAX_LOGIT_CHANGE} is allowed; "
+                "store these weights with --dtype float32."
+            )
+        others = sum(int((a.argmax(1) != b.argmax(1)).sum()) for a, b in pairs)
+        span = f"{min(float(a.min()) for a, _ in pairs):.0f}…{max(float(a.max()) for a, _ in pairs):.0f}"
         figures[name] = (
-            f"{v['median']:.2f} mm [{v['q25']:.2f}–{v['q75']:.2f}], {v['success']['4_mm']['rate']:.0%} within 4 mm, "
-            f"{v['found']} of {v['asked']} found"
+            f"largest change of a logit {change:.3f} (logits {span}); "
+            f"{others} of {sum(a[:, 0].numel() for a, _ in pairs)} voxels change their class"
         )
-        if v["confidence_auroc"] is not None:
-            figures[name] += f", AUROC of the confidence {v['confidence_auroc']:.2f}"
-    angle = summary["plane"]["plane_angle_deg"]
-    figures["annulus plane"] = f"{angle['median']:.1f}° [{angle['q25']:.1f}–{angle['q75']:.1f}]"
-    figures["Dice"] = ", ".join(f"{name} {v['dice']['median']:.2f}" for name, v in summary["segmentation"].items())
-    figures["command"] = (
-        f"`python -m recipes.benchmarks.heldout --model cardiac_swin_tiny --n {summary['scans']} "
-        f"--strength {data['strength']}`"
-    )
-    return {f"{summary['scans']} held-out digital patients, misses counted as failures": figures}
+    figures["allowed"] = f"{MAX_LOGIT_CHANGE} of a logit, which is 0.025 of a probability; the export refuses more"
+    figures["command"] = f"`python -m recipes.export_weights --model {model.config.name} --run …` prints it"
+    return {f"{STORED} {str(dtype).removeprefix('torch.')}, against float32": figures}
 
 
-def real_scan_figures(found: dict[str, Any]) -> dict[str, Any]:
-    """A group of the card: agreement on the demonstration scan, and the command."""
-    figures = {
-        "Dice of the ascending aorta": f"{found['ascending_aorta_dice']:.2f}",
-        "hinge-point circle to the annulus disc": f"{found['circle_centre_mm']:.1f} mm, {found['plane_deg']:.0f}°",
-        "confidence of the points": {
-            k: "not found" if v is None else f"{v:.2f}" for k, v in found["landmarks"].items()
-        },
-        "command": "`python -m recipes.benchmarks.real_scan`",
-    }
-    return {"The real demonstration scan, agreement with TotalSegmentator, n=1": figures}
+def provenance_of(runs: Sequence[Path], model: CardiacCTModel) -> dict[str, Any]:
+    """Data, commands and commits of trainings, each from the weights of the one before.
 
-
-def main() -> None:
-    """Export; see the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--run",
-        type=Path,
-        nargs="+",
-        required=True,
-        help="folders of recipes.pretrain, in order; the last counts",
-    )
-    parser.add_argument("--model", default="cardiac_swin_tiny")
-    parser.add_argument("--tag", default="synthetic")
-    parser.add_argument("--heldout", type=Path, required=True, help="summary.json of recipes.benchmarks.heldout")
-    parser.add_argument("--real", type=Path, required=True, help="what recipes.benchmarks.real_scan printed")
-    parser.add_argument("--limitation", action="append", default=[], help="a sentence for the card; may be repeated")
-    parser.add_argument("--out", type=Path, default=ASSETS)
-    args = parser.parse_args()
-    model = create_model(args.model)
-    model.load_state_dict(load_file(args.run[-1] / "average.safetensors"))
-    provenance = {
+    Raises:
+        UsageError: a training does not start from the one before, or the last trained another model.
+    """
+    pieces: list[dict[str, Any]] = []
+    steps: dict[str, int] = {}
+    before: Path | None = None
+    for run in runs:
+        own = json.loads((run / "runs.json").read_text(encoding="utf-8"))
+        start = _option(own[0]["command"], "--start-from")
+        if before is not None and (start is None or Path(start).parent.name != before.name):
+            raise UsageError(f"{run} started from {start or 'random weights'}, not from {before}; check the order.")
+        name = _option(own[-1]["command"], "--model") or DEFAULT_MODEL
+        steps[name] = steps.get(name, 0) + int(read_metadata(run / "average.safetensors")["step"])
+        pieces += [{**piece, "model": name} for piece in own]
+        before = run
+    if pieces[-1]["model"] != model.config.name:
+        raise UsageError(f"{runs[-1]} trained {pieces[-1]['model']}, not {model.config.name}; give its --model.")
+    facts: dict[str, Any] = {
         "data": "digital cohort only: no image of any person was used for training",
         "synthetic_share": "100 %",
         "seed": "in each command; 0 where none is named",
         "recipe": "recipes/pretrain.py",
-        "steps": sum(int(read_metadata(run / "average.safetensors")["step"]) for run in args.run),
-        "runs": [piece for run in args.run for piece in json.loads((run / "runs.json").read_text())],
+        "steps": sum(steps.values()),
     }
-    if args.limitation:
-        provenance["limitations"] = args.limitation
-    model._set_config(model.config.replace(provenance=provenance))
-    folder = export_pretrained(
-        model,
-        args.out,
-        tag=args.tag,
-        description=DESCRIPTION,
-        metrics=held_out_figures(json.loads(args.heldout.read_text()))
-        | real_scan_figures(json.loads(args.real.read_text())),
-        default=True,
-    )
-    golden(folder)
-    for file in sorted(folder.rglob("*.*")):
-        print(file.name, file.stat().st_size, "bytes")
+    if len(steps) > 1:
+        spent = " and ".join(f"{count} of {name}" for name, count in steps.items())
+        stages = len(model.config.backbone.depths)
+        facts["grown"] = f"steps: {spent}, whose trunk of {stages} stages grew out of the one before (recipes/grown.py)"
+    return {**facts, "runs": pieces}
+
+
+def _option(command: Sequence[str], name: str) -> str | None:
+    """The value of an option of a command."""
+    return command[command.index(name) + 1] if name in command else None
+
+
+def check_measured(file: Path, model: CardiacCTModel, dtype: torch.dtype) -> None:
+    """Figures belong to these weights, before or after rounding, and to their looks.
+
+    Raises:
+        UsageError: they do not.
+    """
+    summary = json.loads(file.read_text(encoding="utf-8"))
+    if summary["weights_sha256"] not in {weights_sha256(model), weights_sha256(rounded(model, dtype))}:
+        raise UsageError(f"{file} was measured with other weights; measure again.")
+    if summary["config"]["looks"] != model.config.to_dict()["looks"]:
+        raise UsageError(f"{file} was measured with other looks; measure again.")
+
+
+def described(folder: Path) -> None:
+    """Weights in the clone's ``weights/`` get a description in the package."""
+    if folder.resolve().parent == clone_weights():
+        ELSEWHERE.mkdir(exist_ok=True)
+        shutil.copyfile(folder / MANIFEST, ELSEWHERE / f"{folder.name}.json")
+
+
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    again = {"action": "append", "default": []}
+    parser.add_argument("--run", type=Path, nargs="+", default=[], help="folders of recipes.pretrain, in order")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--tag", default="synthetic")
+    parser.add_argument("--heldout", type=Path, **again, help="summary.json of recipes.benchmarks.heldout; repeatable")
+    parser.add_argument("--real", type=Path, help="what recipes.benchmarks.real_scan printed")
+    parser.add_argument("--robustness", type=Path, help="robustness.json of recipes.benchmarks.robustness")
+    parser.add_argument("--limitation", **again, help="a sentence for the card; repeatable")
+    parser.add_argument("--picture", nargs=2, **again, metavar=("FILE", "CAPTION"), help="for the card; repeatable")
+    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
+    parser.add_argument("--card-only", action="store_true", help="leave the weights that are published as they are")
+    parser.add_argument("--out", type=Path, help="a folder of weights (default: by size)")
+    args = parser.parse_args(arguments)
+    if not args.run and not args.card_only:
+        parser.error("--run is needed, except with --card-only")
+    args.dtype = getattr(torch, args.dtype)
+    return args
+
+
+def measured(args: argparse.Namespace, model: CardiacCTModel) -> Group:
+    """The groups of figures that the command line names."""
+    figures: Group = {}
+    for file in args.heldout:
+        check_measured(file, model, args.dtype)
+        figures |= held_out_figures(file, args.model)
+    if args.real:
+        figures |= real_scan_figures(args.real, args.model)
+    if args.robustness:
+        figures |= robustness_figures(args.robustness, args.model)
+    return figures
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Export; see the module's docstring."""
+    args = options(arguments)
+    model = create_model(args.model).eval()
+    small = model.num_parameters * args.dtype.itemsize <= BUNDLED_BYTES
+    out = args.out or (ASSETS if small else ASSETS.parents[1] / "weights")
+    folder = out / f"{args.model}.{args.tag}"
+    pictures = {Path(file): caption for file, caption in args.picture}
+    limits = {"limitations": args.limitation} if args.limitation else {}
+    precision: Group = {}
+    if args.run:
+        model.load_state_dict(load_file(args.run[-1] / "average.safetensors"))
+        provenance = provenance_of(args.run, model) | limits
+        precision = precision_figures(model, args.dtype)
+    if args.card_only:
+        published, old = from_pretrained(folder), ModelInfo.from_manifest(folder / MANIFEST)
+        if not args.run:
+            model, provenance = published, old.provenance | limits
+        elif weights_sha256(rounded(model, args.dtype)) != weights_sha256(published):
+            raise UsageError(f"{args.run[-1]} holds other weights than {folder}; --card-only does not write weights.")
+        kept = {name: group for name, group in old.metrics.items() if name.startswith(STORED)}
+        figures = {**(measured(args, model) or old.metrics), **(precision or kept)}
+        provenance = {"limitations": old.provenance.get("limitations", []), **provenance}
+        rewrite_card(folder, provenance=provenance, metrics=figures, pictures=pictures or None)
+    else:
+        model._set_config(model.config.replace(provenance=provenance))
+        figures = {**measured(args, model), **precision}
+        export_pretrained(
+            model, out, tag=args.tag, description=DESCRIPTION, metrics=figures, pictures=pictures,
+            default=True, dtype=args.dtype,
+        )  # fmt: skip
+        golden(folder)
+    described(folder)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        print(f"{path.stat().st_size:>10,} bytes  {path}")
+    for title, group in precision.items():
+        print("\n".join([title, *(f"  {name}: {text}" for name, text in group.items())]))
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def test_shards_below_the_limit_are_read_as_one_model(tmp_path: Path) -> None:
     shards = sorted(tmp_path.glob("model-*.safetensors"))
     assert len(shards) > 2
     assert not (tmp_path / "model.safetensors").exists()
-    assert all(len(load_file(p)) == 1 or p.stat().st_size < 105_000 for p in shards)
+    assert all(len(load_file(p)) == 1 or p.stat().st_size <= 100_000 for p in shards)
     assert torch.equal(ccf.from_pretrained(tmp_path)(x)["hps"], model(x)["hps"])
     shards[1].unlink()
     with pytest.raises(ccf.WeightsError, match=shards[1].name):

@@ -168,17 +168,22 @@ def _case(
     return rows, why
 
 
-def _run(model: CardiacCTModel, data: ScanSource, heads: Iterable[str], quality: Quality) -> dict[str, Any]:
-    """What identifies an evaluation: two with the same content give the same figures."""
+def weights_sha256(model: CardiacCTModel) -> str:
+    """Identity of the weights that an evaluation was made with: all tensors with their names, as float32."""
     weights = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         weights.update(name.encode())
         weights.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return weights.hexdigest()
+
+
+def _run(model: CardiacCTModel, data: ScanSource, heads: Iterable[str], quality: Quality) -> dict[str, Any]:
+    """What identifies an evaluation: two with the same content give the same figures."""
     config = {k: v for k, v in model.config.to_dict().items() if k not in ("name", "provenance")}
     run = {
         "cardiac_ct_fm": __version__,
         "model": model.config.name,
-        "weights_sha256": weights.hexdigest(),
+        "weights_sha256": weights_sha256(model),
         "config": config,
         "provenance": model.config.provenance,
         "heads": list(heads),

@@ -1,0 +1,148 @@
+"""Figures of a model card, each group with what it was measured on and the command that measures it again."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from cardiac_ct_fm.training.digital import held_out_seeds
+
+Group = dict[str, dict[str, Any]]
+"""Title of a group → measure → value."""
+
+POINTS = ("hinge points", "ostia", "septum")
+
+
+def held_out_figures(file: Path, model: str) -> Group:
+    """Medians with quartiles; a miss counts as infinitely far.
+
+    Args:
+        file: ``summary.json`` of ``recipes.benchmarks.heldout``, with its ``scores.csv`` beside it.
+        model: name of the published weights, for the command.
+    """
+    summary = json.loads(file.read_text(encoding="utf-8"))
+    data = summary["data"]
+    figures: dict[str, Any] = {}
+    for name in POINTS:
+        v = summary["landmarks"][name]
+        figures[name] = (
+            f"{_spread(v, 'mm')}, {v['success']['4_mm']['rate']:.0%} within 4 mm, {v['found']} of {v['asked']} found"
+        )
+        if v["swap_rate"]:
+            figures[name] += f", {v['swap_rate']:.0%} swapped"
+        if v["confidence_auroc"] is not None:
+            figures[name] += f", AUROC of the confidence {v['confidence_auroc']:.2f}"
+    angle = summary["plane"]["plane_angle_deg"]
+    figures["annulus plane"] = f"{_spread(angle, '°', 1)}, {angle['asked'] - angle['missed']} of {angle['asked']} found"
+    for title, measure, digits in (("Dice", "dice", 2), ("NSD", "nsd", 2), ("HD95, mm", "hd95_mm", 1)):
+        figures[title] = _row(summary["segmentation"], measure, digits)
+    calcium = summary["volumes"].get("Calc", {}).get("bias")
+    if calcium is not None:
+        v = summary["volumes"]["Calc"]
+        limits = f"{v['lower']:.0f}…{v['upper']:.0f} mm³" if v["lower"] is not None else "not determined"
+        figures["calcium volume"] = f"bias {calcium:.0f} mm³, limits of agreement {limits}"
+    with file.with_name("scores.csv").open(newline="", encoding="utf-8") as stream:
+        option, whose = patients({row["case"] for row in csv.DictReader(stream)})
+    dial = "" if data["strength"] is None else f" --strength {data['strength']:g}"
+    figures["command"] = f"`python -m recipes.benchmarks.heldout --model {model} {option}{dial}`"
+    return {f"{summary['scans']} held-out digital patients {whose}, misses counted as failures": figures}
+
+
+def _spread(figures: dict[str, Any], unit: str, digits: int = 2) -> str:
+    """Median and quartiles; a quartile that failures reach is infinite."""
+    median, q25, q75 = ("∞" if figures[k] is None else f"{figures[k]:.{digits}f}" for k in ("median", "q25", "q75"))
+    space = "" if unit == "°" else " "
+    return f"{median}{space}{unit} [{q25}–{q75}]"
+
+
+def _row(structures: dict[str, Any], measure: str, digits: int) -> str:
+    """Medians of all structures in one line."""
+    found = {name: v[measure]["median"] for name, v in structures.items()}
+    return ", ".join(f"{name} {'∞' if v is None else f'{v:.{digits}f}'}" for name, v in found.items())
+
+
+def patients(cases: Iterable[str]) -> tuple[str, str]:
+    """The option of ``heldout`` that means these patients, and whose they are in words.
+
+    Args:
+        cases: names of scans, ``digital-7`` or ``site3-3050007``.
+    """
+    indices: dict[int, list[int]] = {}
+    for case in cases:
+        kind, _, seed = case.partition("-")
+        site = 0 if kind == "digital" else int(kind.removeprefix("site"))
+        indices.setdefault(site, []).append(int(seed) - held_out_seeds(site).start)
+    runs = [(site, run) for site in sorted(indices) for run in _runs(sorted(indices[site]))]
+    if len(runs) == 1 and runs[0][0] == 0 and runs[0][1][0] == 0:
+        return f"--n {runs[0][1][1] + 1}", "of no site"
+    parts = []
+    for run in dict.fromkeys(run for _, run in runs):
+        parts += [f"{_span(sites)}/{_span(run)}" for sites in _runs([site for site, own in runs if own == run])]
+    named = [_span(sites).replace("-", " to ") for sites in _runs(sorted(indices))]
+    return f"--cohort {','.join(parts)}", f"of site {', '.join(named)}"
+
+
+def _runs(numbers: list[int]) -> list[tuple[int, int]]:
+    """First and last of each run of neighbours."""
+    groups = [[n for _, n in group] for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return [(group[0], group[-1]) for group in groups]
+
+
+def _span(run: tuple[int, int]) -> str:
+    return f"{run[0]}" if run[0] == run[1] else f"{run[0]}-{run[1]}"
+
+
+def real_scan_figures(file: Path, model: str) -> Group:
+    """Agreement on the demonstration scan.
+
+    Args:
+        file: what ``recipes.benchmarks.real_scan`` printed.
+        model: name of the published weights, for the command.
+    """
+    found = json.loads(file.read_text(encoding="utf-8"))
+    centre, angle = found["circle_centre_mm"], found["plane_deg"]
+    figures = {
+        "Dice of the ascending aorta": f"{found['ascending_aorta_dice']:.2f}",
+        "hinge-point circle to the annulus disc": "no circle" if centre is None else f"{centre:.1f} mm, {angle:.0f}°",
+        "confidence of the points": {
+            k: "not found" if v is None else f"{v:.2f}" for k, v in found["landmarks"].items()
+        },
+        "command": f"`python -m recipes.benchmarks.real_scan --model {model}`",
+    }
+    return {"The real demonstration scan, agreement with TotalSegmentator, n=1": figures}
+
+
+def robustness_figures(file: Path, model: str) -> Group:
+    """What one changed condition at a time does, and what leaving the least sure points out does.
+
+    Args:
+        file: ``robustness.json`` of ``recipes.benchmarks.robustness``.
+        model: name of the published weights, for the command.
+    """
+    from recipes.benchmarks.robustness import title
+
+    result = json.loads(file.read_text(encoding="utf-8"))
+    figures: dict[str, Any] = {}
+    for setting in result["settings"]:
+        asked = {name: setting["points"][name] for name in POINTS if setting["points"][name]["asked"]}
+        told = [
+            f"{name} {_mm(p['median_mm'])}, {p['within']:.0%}, confidence {p['confidence']:.2f}"
+            for name, p in asked.items()
+        ]
+        told += [f"Dice of {name} {v:.2f}" for name, v in setting["dice_pooled"].items() if v is not None]
+        figures[title(setting)] = "; ".join(told)
+    for name, s in result["selective"].items():
+        every, kept = s["all"]["within"], s["kept"]["within"]
+        if every is not None and kept is not None:
+            figures[f"{name}: all, and the surest {s['share']:.0%}"] = f"{every:.0%} and {kept:.0%} within 4 mm"
+    count = result["about"]["patients"]
+    figures["command"] = f"`python -m recipes.benchmarks.robustness --model {model} --n {count} --out FOLDER`"
+    return {f"{count} held-out digital patients under one changed condition: median, within 4 mm": figures}
+
+
+def _mm(value: float | None) -> str:
+    return "missed" if value is None else f"{value:.1f} mm"
