@@ -128,6 +128,9 @@ def largest_components(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Keep the largest connected region (6-neighbourhood) of every label; the rest becomes background.
 
     Args:
-        labels: (X, Y, Z) uint8.
+        labels: (X, Y, Z) uint8; changed in place, so that a scan's label map is held once.
+
+    Returns:
+        ``labels``.
     """
-    return largest_regions(labels)
+    return largest_regions(labels, in_place=True)

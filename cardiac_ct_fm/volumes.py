@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
-from cardiac_ct_fm.components import LabelMap, labels_at_edge, occupied_box, voxel_counts
+from cardiac_ct_fm.components import Box, LabelMap, labels_at_edge, occupied_box, voxel_counts
 from cardiac_ct_fm.image_checks import PADDING_HU
 from cardiac_ct_fm.result import Measurement, Prediction
 from cardiac_ct_fm.volume_io import Volume
@@ -28,8 +29,7 @@ def structure_volumes(prediction: Prediction) -> dict[str, Measurement]:
     """
     found: dict[str, Measurement] = {}
     for head, labels in prediction.label_maps.items():
-        counts = voxel_counts(labels)
-        cut = labels_cut_off(labels, prediction.volume)
+        counts, cut = _seen(labels, prediction.volume)
         for value, structure in enumerate(prediction.classes[head], start=1):
             name = f"{structure}_volume_ml"
             if not counts[value]:
@@ -45,8 +45,7 @@ def cut_off(prediction: Prediction) -> list[str]:
     """A sentence for every heart structure that was not found or goes on beyond what the scan shows."""
     if "heart" not in prediction.label_maps:
         return []
-    labels = prediction.label_maps["heart"]
-    counts, beyond = voxel_counts(labels), labels_cut_off(labels, prediction.volume)
+    counts, beyond = _seen(prediction.label_maps["heart"], prediction.volume)
     cut = []
     for value, name in enumerate(prediction.classes["heart"], start=1):
         if not counts[value]:
@@ -56,7 +55,13 @@ def cut_off(prediction: Prediction) -> list[str]:
     return cut
 
 
-def labels_cut_off(labels: LabelMap, volume: Volume) -> set[int]:
+def _seen(labels: LabelMap, volume: Volume) -> tuple[npt.NDArray[np.int64], set[int]]:
+    """How many voxels carry each value, and :func:`labels_cut_off`."""
+    box = occupied_box(labels)
+    return voxel_counts(labels, box), labels_cut_off(labels, volume, box)
+
+
+def labels_cut_off(labels: LabelMap, volume: Volume, box: Box | None = None) -> set[int]:
     """Values that come closer than :data:`EDGE_MM` to a face of the scan or to padding in it.
 
     Padding (:data:`~cardiac_ct_fm.image_checks.PADDING_HU` and less) is what was not reconstructed. A scan that is
@@ -65,12 +70,13 @@ def labels_cut_off(labels: LabelMap, volume: Volume) -> set[int]:
     Args:
         labels: (X, Y, Z) on the scan's grid.
         volume: the scan.
+        box: :func:`~cardiac_ct_fm.components.occupied_box` of the labels, where it is known.
     """
-    margins = [max(1, math.ceil(EDGE_MM / spacing)) for spacing in volume.grid.spacing]
-    found = labels_at_edge(labels, margins)
-    box = occupied_box(labels)
+    box = box or occupied_box(labels)
     if box is None:
-        return found
+        return set()
+    margins = [max(1, math.ceil(EDGE_MM / spacing)) for spacing in volume.grid.spacing]
+    found = labels_at_edge(labels, margins, box)
     around = tuple(slice(max(0, s.start - m), s.stop + m) for s, m in zip(box, margins, strict=True))
     near = volume.data[around] <= PADDING_HU
     if not near.any():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import cc3d
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cardiac_ct_fm import components
 from cardiac_ct_fm.components import labels_at_edge, largest_regions, occupied_box, voxel_counts
 
 
@@ -28,10 +29,8 @@ def plain(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return result
 
 
-@pytest.mark.parametrize("part", [10, 4_000_000])
 @pytest.mark.parametrize("view", ["C", "F", "turned", "flipped"])
-def test_one_pass_keeps_what_label_by_label_keeps(view: str, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(components, "_PART", part)
+def test_runs_keep_what_label_by_label_keeps(view: str) -> None:
     labels = noise(view if view in "CF" else "C")
     labels = {"turned": labels.transpose(1, 2, 0), "flipped": labels[::-1, :, ::-1]}.get(view, labels)
     before = labels.copy()
@@ -41,6 +40,24 @@ def test_one_pass_keeps_what_label_by_label_keeps(view: str, part: int, monkeypa
     assert all(cc3d.connected_components(kept == v, connectivity=6, return_N=True)[1] == 1 for v in range(1, 5))
     np.testing.assert_array_equal(kept[kept > 0], labels[kept > 0])
     np.testing.assert_array_equal(labels, before)
+    assert largest_regions(labels, in_place=True) is labels
+    np.testing.assert_array_equal(labels, kept)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 10**6), shape=st.tuples(*[st.integers(1, 7)] * 3))
+def test_the_largest_region_is_as_large_on_any_map(seed: int, shape: tuple[int, int, int]) -> None:
+    labels = np.asfortranarray(np.random.default_rng(seed).integers(0, 3, shape).astype(np.uint8))
+    kept, expected = largest_regions(labels), plain(labels)
+    assert [int((kept == v).sum()) for v in (1, 2)] == [int((expected == v).sum()) for v in (1, 2)]
+    assert all(cc3d.connected_components(kept == v, connectivity=6, return_N=True)[1] <= 1 for v in (1, 2))
+    np.testing.assert_array_equal(kept[kept > 0], labels[kept > 0])
+
+
+def test_of_equal_regions_the_first_in_memory_stays() -> None:
+    labels = np.zeros((9, 5, 5), np.uint8, order="F")
+    labels[6:8, 1, 1], labels[1:3, 3, 1], labels[1:3, 3, 3] = 1, 1, 1
+    assert np.argwhere(largest_regions(labels)).tolist() == [[6, 1, 1], [7, 1, 1]]
 
 
 def test_a_map_without_labels_stays_empty() -> None:
@@ -58,3 +75,8 @@ def test_counts_and_edges_are_those_of_the_whole_map(order: str) -> None:
     assert labels_at_edge(labels, (1, 1, 1)) == set()
     assert labels_at_edge(labels, (2, 1, 1)) == {7}
     assert labels_at_edge(labels, (2, 3, 2)) == {7, 8, 9}
+    assert labels_at_edge(labels, (50, 50, 50)) == {1, 2, 3, 4, 7, 8, 9}
+    box = occupied_box(labels)
+    assert box == tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(labels))
+    np.testing.assert_array_equal(voxel_counts(labels, box), voxel_counts(labels))
+    assert labels_at_edge(labels, (2, 3, 2), box) == {7, 8, 9}

@@ -84,6 +84,7 @@ def test_only_the_largest_component_of_each_label_stays():
     labels = np.zeros((10, 10, 10), np.uint8)
     labels[:4, :4, :4], labels[8:, 8:, 8:], labels[6, 6, 6] = 1, 1, 2
     kept = largest_components(labels)
+    assert kept is labels  # a scan's label map is held once
     assert kept[0, 0, 0] == 1 and kept[9, 9, 9] == 0 and kept[6, 6, 6] == 2
     assert not largest_components(np.zeros((3, 3, 3), np.uint8)).any()
 
