@@ -39,10 +39,13 @@ def label_map(answers: Sequence[Answer], head: str, target: Grid) -> LabelMap:
 
 def _blend(coarse: torch.Tensor, coarse_grid: Grid, fine: torch.Tensor, fine_grid: Grid) -> torch.Tensor:
     """Log-probabilities (C, X, Y, Z) on the fine lattice that equal the coarse ones at its rim."""
-    voxel = torch.from_numpy(coarse_grid.voxel(fine_grid.points().astype(np.float64))).float()
-    size = torch.tensor(coarse_grid.shape) - 1
-    place = (voxel / size * 2 - 1).flip(-1)[None]
-    below = F.grid_sample(coarse.softmax(0)[None], place, align_corners=True, padding_mode="border")[0]
+    # The fine lattice in the coarse one's voxels, then in −1…1 from its first voxel centre to its last.
+    half = np.diag([*(np.maximum(np.array(coarse_grid.shape) - 1, 1) / 2), 1.0])
+    half[:3, 3] = half[:3, :3].sum(1)
+    lattice = Grid(fine_grid.shape, np.linalg.inv(coarse_grid.affine @ half) @ fine_grid.affine)
+    place = torch.from_numpy(lattice.points()).flip(-1)[None]
+    chances = coarse.softmax(0)[None].contiguous(memory_format=torch.channels_last_3d)
+    below = F.grid_sample(chances, place, align_corners=True, padding_mode="border")[0]
     weight = torch.ones(fine_grid.shape)
     for axis, (n, spacing) in enumerate(zip(fine_grid.shape, fine_grid.spacing, strict=True)):
         index = torch.arange(n, dtype=torch.float32)

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 import cardiac_ct_fm.label_resampling as module
 from cardiac_ct_fm.errors import DataError
 from cardiac_ct_fm.geometry import Grid
-from cardiac_ct_fm.label_resampling import resample_label_map, resample_logits_to_grid
+from cardiac_ct_fm.label_resampling import resample_label_map, resample_logits_to_grid, winning_channel
+from cardiac_ct_fm.merging import RIM_MM
+from cardiac_ct_fm.merging import _blend as blend
 from tests.test_geometry import affines
 from tests.test_preprocess import rotation
 
@@ -44,6 +46,12 @@ def test_skipping_uniform_cells_changes_nothing(affine: np.ndarray) -> None:
     assert result.flags.f_contiguous and result.dtype == np.uint8
     # Two channels may tie to the last bit of float32 at a point of the border.
     assert np.count_nonzero(result != expected) <= 2
+
+
+@pytest.mark.parametrize("channels", [1, 2, 8])
+def test_the_winning_channel_is_torchs_argmax_and_the_first_of_equals(channels: int) -> None:
+    values = torch.randint(0, 4, (channels, 7, 6, 5), generator=torch.Generator().manual_seed(1)).float()
+    np.testing.assert_array_equal(winning_channel(values), values.argmax(0).numpy())
 
 
 def test_slabs_and_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +96,25 @@ def test_a_label_map_goes_to_a_finer_grid_and_back_unchanged() -> None:
     up = resample_label_map(labels, coarse, fine)
     np.testing.assert_array_equal(up, labels.repeat(3, 0).repeat(3, 1).repeat(3, 2))
     np.testing.assert_array_equal(resample_label_map(up, fine, coarse), labels)
+
+
+@pytest.mark.parametrize("angle", [0.0, 25.0])
+def test_looks_are_blended_as_point_by_point(angle: float) -> None:
+    coarse, fine = (
+        Grid.centred((0, 0, 0), 2.0, (20, 21, 22)),
+        Grid.centred((3, -2, 9), 1.0, (40, 36, 30), rotation(angle)),
+    )
+    below, above = blobs(coarse), blobs(fine).flip(0)
+    size = np.asarray(coarse.shape) - 1
+    at = (2 * coarse.voxel(fine.points()) / size - 1)[..., ::-1]
+    place = torch.from_numpy(at.astype(np.float32))[None]
+    share = F.grid_sample(below.softmax(0)[None], place, align_corners=True, padding_mode="border")[0]
+    rim = np.minimum(
+        np.indices(fine.shape), np.array(fine.shape)[:, None, None, None] - 1 - np.indices(fine.shape)
+    ).min(0)
+    own = torch.from_numpy(np.where((np.abs(at) > 1).any(-1), 1.0, np.clip(rim / RIM_MM, 0, 1))).float()
+    expected = own * above.softmax(0) + (1 - own) * share
+    torch.testing.assert_close(blend(below, coarse, above, fine).exp(), expected, atol=2e-5, rtol=0)
 
 
 def test_half_precision_and_one_voxel_thick_looks_work() -> None:
