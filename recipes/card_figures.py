@@ -82,8 +82,9 @@ def patients(cases: Iterable[str]) -> tuple[str, str]:
     parts = []
     for run in dict.fromkeys(run for _, run in runs):
         parts += [f"{_span(sites)}/{_span(run)}" for sites in _runs([site for site, own in runs if own == run])]
-    named = [_span(sites).replace("-", " to ") for sites in _runs(sorted(indices))]
-    return f"--cohort {','.join(parts)}", f"of site {', '.join(named)}"
+    named = [_span(sites).replace("-", " to ") for sites in _runs(sorted(set(indices) - {0}))]
+    whose = [*(["of no site"] if 0 in indices else []), *([f"of site {', '.join(named)}"] if named else [])]
+    return f"--cohort {','.join(parts)}", " and ".join(whose)
 
 
 def _runs(numbers: list[int]) -> list[tuple[int, int]]:

@@ -226,17 +226,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = out / f"{args.model}.{args.tag}"
     pictures = {Path(file): caption for file, caption in args.picture}
     limits = {"limitations": args.limitation} if args.limitation else {}
-    precision: Group = {}
     if args.run:
         model.load_state_dict(load_file(args.run[-1] / "average.safetensors"))
         provenance = provenance_of(args.run, model) | limits
-        precision = precision_figures(model, args.dtype)
     if args.card_only:
         published, old = from_pretrained(folder), ModelInfo.from_manifest(folder / MANIFEST)
         if not args.run:
             model, provenance = published, old.provenance | limits
         elif weights_sha256(rounded(model, args.dtype)) != weights_sha256(published):
             raise UsageError(f"{args.run[-1]} holds other weights than {folder}; --card-only does not write weights.")
+    precision = precision_figures(model, args.dtype) if args.run else {}
+    if args.card_only:
         kept = {name: group for name, group in old.metrics.items() if name.startswith(STORED)}
         figures = {**(measured(args, model) or old.metrics), **(precision or kept)}
         provenance = {"limitations": old.provenance.get("limitations", []), **provenance}

@@ -1,0 +1,218 @@
+"""From runs of plain training to published weights: what the card says, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import save_file
+from test_golden import replay
+
+import cardiac_ct_fm as ccf
+from cardiac_ct_fm.errors import UsageError, WeightsError
+from cardiac_ct_fm.training.digital import held_out_seeds
+from cardiac_ct_fm.training.evaluate import weights_sha256
+from recipes import export_weights
+from recipes.card_figures import held_out_figures, patients, real_scan_figures
+
+MODEL = "cardiac_unet_small"
+PICTURE = ROOT / "docs" / "coronaries.png"
+SPREAD = {"median": 1.25, "q25": 1.0, "q75": None, "asked": 9, "missed": 1}
+REAL = {
+    "ascending_aorta_dice": 0.9,
+    "circle_centre_mm": None,
+    "plane_deg": None,
+    "landmarks": {"RCC": 0.5, "MS1": None},
+}
+
+
+def held_out(site: int, first: int, last: int) -> list[str]:
+    """Names of scans of held-out patients, in no order."""
+    kind = f"site{site}" if site else "digital"
+    return [f"{kind}-{held_out_seeds(site)[i]}" for i in range(last, first - 1, -1)]
+
+
+def write_run(folder: Path, weights: dict[str, torch.Tensor], step: int, *options: str) -> Path:
+    """A finished run of ``recipes.pretrain``."""
+    folder.mkdir()
+    save_file(weights, folder / "average.safetensors", metadata={"step": str(step)})
+    command = ["python", "-m", "recipes.pretrain", *options, "--out", str(folder)]
+    (folder / "runs.json").write_text(json.dumps([{"from_step": 0, "command": command, "commit": "c" * 40}]))
+    return folder
+
+
+def write_summary(folder: Path, model: ccf.CardiacCTModel, **changes: Any) -> Path:
+    """Figures as ``recipes.benchmarks.heldout`` writes them, of two patients of each of three sites."""
+    folder.mkdir()
+    point = {**SPREAD, "success": {"4_mm": {"rate": 0.75}}, "found": 8, "swap_rate": 0.0, "confidence_auroc": 0.9}
+    summary = {
+        "weights_sha256": weights_sha256(model),
+        "config": {"looks": model.config.to_dict()["looks"]},
+        "data": {"strength": None},
+        "scans": 6,
+        "landmarks": dict.fromkeys(("hinge points", "ostia", "septum"), point),
+        "plane": {"plane_angle_deg": SPREAD},
+        "segmentation": {"LV": dict.fromkeys(("dice", "nsd", "hd95_mm"), SPREAD)},
+        "volumes": {"Calc": {"bias": 10.0, "lower": -20.0, "upper": 40.0}},
+        **changes,
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    cases = [case for site in (1, 2, 3) for case in held_out(site, 0, 1)]
+    (folder / "scores.csv").write_text("\n".join(["case,value", *(f"{case},1" for case in cases)]))
+    return folder / "summary.json"
+
+
+@pytest.fixture(scope="module")
+def model() -> ccf.CardiacCTModel:
+    return ccf.create_model(MODEL, seed=1).eval()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, model: ccf.CardiacCTModel) -> list[Path]:
+    """Two trainings, the second from the weights of the first."""
+    root = tmp_path_factory.mktemp("runs")
+    first = write_run(root / "first", dict(model.state_dict()), 30, "--model", MODEL)
+    start = ("--start-from", str(first / "average.safetensors"))
+    return [first, write_run(root / "second", dict(model.state_dict()), 12, "--model", MODEL, *start)]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, model: ccf.CardiacCTModel, runs: list[Path]) -> Path:
+    """What the command writes."""
+    root = tmp_path_factory.mktemp("published")
+    (root / "real.json").write_text(json.dumps(REAL))
+    figures = ["--heldout", str(write_summary(root / "heldout", model)), "--real", str(root / "real.json")]
+    told = ["--limitation", "It was never trained.", "--picture", str(PICTURE), "Coronaries"]
+    export_weights.main(["--model", MODEL, "--run", *map(str, runs), *figures, *told, "--out", str(root)])
+    return root / f"{MODEL}.synthetic"
+
+
+def test_the_card_names_model_trainings_figures_and_their_commands(published: Path) -> None:
+    card = (published / "README.md").read_text(encoding="utf-8")
+    first_line = card.split(f"# {MODEL}.synthetic\n\n")[1].splitlines()[0]
+    assert first_line.startswith("100 % synthetic")
+    assert "Training steps: 42" in card
+    assert card.count("python -m recipes.pretrain") == 2
+    assert "6 held-out digital patients of site 1 to 3" in card
+    assert f"`python -m recipes.benchmarks.heldout --model {MODEL} --cohort 1-3/0-1`" in card
+    assert f"`python -m recipes.benchmarks.real_scan --model {MODEL}`" in card
+    assert "| hinge points | 1.25 mm [1.00–∞], 75% within 4 mm, 8 of 9 found, AUROC of the confidence 0.90 |" in card
+    assert "| calcium volume | bias 10 mm³, limits of agreement -20…40 mm³ |" in card
+    assert "- It was never trained." in card
+    assert "not recorded" not in card
+
+
+def test_the_card_shows_its_pictures(published: Path) -> None:
+    card = (published / "README.md").read_text(encoding="utf-8")
+    assert "![Coronaries](pictures/coronaries.png)" in card
+    assert (published / "pictures" / "coronaries.png").read_bytes() == PICTURE.read_bytes()
+
+
+def test_what_rounding_changes_in_the_logits_is_measured(published: Path) -> None:
+    group = json.loads((published / "registry.json").read_text())["metrics"]["Stored as float16, against float32"]
+    assert {"noise", "a digital patient at 1 mm", "a digital patient at 2 mm"} <= set(group)
+    assert all("largest change of a logit 0.0" in group[name] for name in group if "digital" in name)
+
+
+def test_the_golden_logits_of_an_export_come_back(published: Path) -> None:
+    replay(published / "test" / "golden.safetensors")
+
+
+def test_a_precision_that_changes_the_answers_is_refused() -> None:
+    loud = ccf.create_model(MODEL, seed=1).eval()
+    with torch.no_grad():
+        loud.heads["heart"].weight.mul_(1000)
+    with pytest.raises(WeightsError, match=r"bfloat16 changes a logit by .* store these weights with --dtype float32"):
+        export_weights.precision_figures(loud, torch.bfloat16)
+
+
+def test_a_card_is_written_anew_and_the_weights_stay(published: Path, tmp_path: Path) -> None:
+    before = {p.name: p.read_bytes() for p in [*published.glob("*.safetensors"), *published.glob("test/*")]}
+    (tmp_path / "real.json").write_text(json.dumps({**REAL, "ascending_aorta_dice": 0.77}))
+    common = ["--model", MODEL, "--out", str(published.parent), "--card-only"]
+    export_weights.main([*common, "--real", str(tmp_path / "real.json"), "--limitation", "New."])
+    card = (published / "README.md").read_text(encoding="utf-8")
+    for said in ("| Dice of the ascending aorta | 0.77 |", "- New.", "Stored as float16", "Training steps: 42"):
+        assert said in card
+    assert "held-out" not in card
+    assert "![Coronaries](pictures/coronaries.png)" in card
+    assert {p.name: p.read_bytes() for p in [*published.glob("*.safetensors"), *published.glob("test/*")]} == before
+    assert ccf.from_pretrained(published).weight_files.verified  # type: ignore[union-attr]
+    export_weights.main([*common, "--picture", str(ROOT / "docs" / "pictures" / "preview.png"), "Preview"])
+    assert [path.name for path in (published / "pictures").iterdir()] == ["preview.png"]
+    assert "| Dice of the ascending aorta | 0.77 |" in (published / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_card_of_other_runs_is_refused(published: Path, runs: list[Path], tmp_path: Path) -> None:
+    other = write_run(tmp_path / "other", dict(ccf.create_model(MODEL, seed=2).state_dict()), 1, "--model", MODEL)
+    with pytest.raises(UsageError, match="holds other weights than"):
+        export_weights.main(["--model", MODEL, "--run", str(other), "--out", str(published.parent), "--card-only"])
+
+
+def test_figures_of_other_weights_or_looks_are_refused(model: ccf.CardiacCTModel, tmp_path: Path) -> None:
+    other = write_summary(tmp_path / "other", ccf.create_model(MODEL, seed=2))
+    with pytest.raises(UsageError, match="measured with other weights"):
+        export_weights.check_measured(other, model, torch.float16)
+    looks = write_summary(tmp_path / "looks", model, config={"looks": []})
+    with pytest.raises(UsageError, match="measured with other looks"):
+        export_weights.check_measured(looks, model, torch.float16)
+    stored = write_summary(tmp_path / "stored", export_weights.rounded(model, torch.float16))
+    export_weights.check_measured(stored, model, torch.float16)
+
+
+def test_trainings_out_of_order_or_of_another_model_are_refused(runs: list[Path], model: ccf.CardiacCTModel) -> None:
+    with pytest.raises(UsageError, match=r"started from random weights, not from .*second; check the order"):
+        export_weights.provenance_of(runs[::-1], model)
+    with pytest.raises(UsageError, match=f"trained {MODEL}, not cardiac_swin_tiny"):
+        export_weights.provenance_of(runs, ccf.create_model("cardiac_swin_tiny"))
+
+
+def test_a_grown_model_says_which_steps_trained_which_network(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "a", {"w": torch.zeros(1)}, 30)
+    start = ["--model", "cardiac_swin_small", "--start-from", str(first / "average.safetensors")]
+    second = write_run(tmp_path / "b", {"w": torch.zeros(1)}, 12, *start)
+    facts = export_weights.provenance_of([first, second], ccf.create_model("cardiac_swin_small"))
+    assert facts["steps"] == 42
+    assert facts["grown"].startswith("steps: 30 of cardiac_swin_tiny and 12 of cardiac_swin_small, whose trunk of 4")
+    assert [piece["model"] for piece in facts["runs"]] == ["cardiac_swin_tiny", "cardiac_swin_small"]
+
+
+def test_a_run_is_needed_to_write_weights() -> None:
+    with pytest.raises(SystemExit):
+        export_weights.main(["--model", MODEL])
+
+
+@pytest.mark.parametrize("name", ["nowhere.png", "README.md"])
+def test_a_picture_must_be_one(name: str, tmp_path: Path, model: ccf.CardiacCTModel) -> None:
+    with pytest.raises(UsageError, match="is no picture for a card"):
+        ccf.export_pretrained(model, tmp_path, tag="x", pictures={ROOT / name: "caption"})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("cases", "option", "whose"),
+    [
+        (held_out(0, 0, 11), "--n 12", "of no site"),
+        (held_out(0, 2, 3), "--cohort 0/2-3", "of no site"),
+        (held_out(3, 7, 7), "--cohort 3/7", "of site 3"),
+        ([*held_out(1, 0, 0), *held_out(2, 0, 0), *held_out(4, 0, 0)], "--cohort 1-2/0,4/0", "of site 1 to 2, 4"),
+        ([*held_out(2, 0, 1), *held_out(1, 0, 0)], "--cohort 1/0,2/0-1", "of site 1 to 2"),
+        ([*held_out(1, 0, 4), *held_out(0, 0, 4)], "--cohort 0-1/0-4", "of no site and of site 1"),
+    ],
+)
+def test_patients_are_named_as_heldout_takes_them(cases: list[str], option: str, whose: str) -> None:
+    assert patients(cases) == (option, whose)
+
+
+def test_a_figure_that_could_not_be_made_is_told(tmp_path: Path, model: ccf.CardiacCTModel) -> None:
+    (tmp_path / "real.json").write_text(json.dumps(REAL))
+    (group,) = real_scan_figures(tmp_path / "real.json", MODEL).values()
+    assert group["hinge-point circle to the annulus disc"] == "no circle"
+    assert group["confidence of the points"]["MS1"] == "not found"
+    lost = {"plane_angle_deg": {**SPREAD, "median": None}}
+    (group,) = held_out_figures(write_summary(tmp_path / "x", model, plane=lost), MODEL).values()
+    assert group["annulus plane"] == "∞° [1.0–∞], 8 of 9 found"
