@@ -18,11 +18,23 @@ from cardiac_ct_fm.errors import CardiacCTError, install_command
 
 Verdict = Literal["ok", "note", "problem"]
 
-REQUIRED = ("torch", "monai", "einops", "nibabel", "numpy", "scipy", "safetensors", "huggingface-hub", "matplotlib")
+REQUIRED = (
+    "torch",
+    "monai",
+    "einops",
+    "nibabel",
+    "numpy",
+    "scipy",
+    "connected-components-3d",
+    "safetensors",
+    "huggingface-hub",
+    "matplotlib",
+)
 OPTIONAL = {
     "dicom": ("pydicom", "SimpleITK"),
-    "train": ("timm", "tensorboard"),
-    "federated": ("nvflare",),
+    "train": ("timm", "tensorboard", "scikit-image"),
+    "federated": ("nvflare", "timm", "tensorboard"),
+    "onnx": ("onnx", "onnxscript"),
 }
 """Distributions by extra, as in ``pyproject.toml``."""
 

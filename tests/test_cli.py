@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from command_line import run
 from conftest import ROOT
 
 import cardiac_ct_fm as ccf
+from cardiac_ct_fm.doctor import OPTIONAL, REQUIRED
 from cardiac_ct_fm.process import usable_cpus
 
 COMMANDS = ("predict", "measure", "doctor", "models", "info", "convert", "push", "finetune", "evaluate", "cohort")
@@ -100,6 +102,19 @@ def test_doctor_as_json_has_a_verdict_on_everything() -> None:
     assert {"Software", "Hardware", "Weights"} == {f["group"] for f in findings}
     assert {f["verdict"] for f in findings} <= {"ok", "note", "problem"}
     assert next(f for f in findings if f["name"] == "torch")["verdict"] == "ok"
+
+
+def test_doctor_looks_at_everything_that_can_be_installed() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def names(requirements: list[str]) -> set[str]:
+        return {re.split(r"[<>=;\[ ]", requirement)[0] for requirement in requirements}
+
+    # Without typer and rich no command runs; without isal the standard library unpacks.
+    assert set(REQUIRED) == names(project["dependencies"]) - {"typer", "rich", "isal"}
+    extras = {extra: names(needs) for extra, needs in project["optional-dependencies"].items() if extra != "dev"}
+    assert {extra: set(needs) for extra, needs in OPTIONAL.items()} == extras
 
 
 def test_an_unforeseen_error_is_one_line_and_debug_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:
