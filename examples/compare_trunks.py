@@ -1,4 +1,4 @@
-"""Which trunk serves a new label best? The same last layer, learned on the same scans, on several trunks.
+"""Which trunk serves a new label best? The same head, learned on the same scans, on several trunks left as they are.
 
 cardiac-ct-fm cohort --n 8 --spacing 1.0 -o cohort
 python examples/compare_trunks.py cohort/datalist.json coronaries cardiac_swin_tiny random:cardiac_swin_tiny
