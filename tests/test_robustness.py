@@ -248,9 +248,9 @@ def test_the_command_writes_tables_and_pictures_and_draws_them_again(finder, tmp
     table = (tmp_path / "figures" / "robustness.md").read_text(encoding="utf-8")
     for words in (
         "Unchanged",
-        "Cut off from above, 45% of the heart missing",
+        "Cut off from above, 45 % of the heart missing",
         "Contrast, 100 HU in the aorta",
-        "the surest 80%",
+        "the surest 80 %",
     ):
         assert words in table
     assert table in capsys.readouterr().out

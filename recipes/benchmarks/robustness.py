@@ -134,10 +134,10 @@ def markdown(result: dict[str, Any]) -> list[str]:
     lines += ["", "Points that were given, by confidence, over all conditions.", ""]
     lines += ["| confidence | points | mean confidence | within 4 mm |", "|---|---|---|---|"]
     lines += [
-        f"| {b['from']:g}–{b['to']:g} | {b['points']} | {b['confidence']:.2f} | {b['within']:.0%} |"
+        f"| {b['from']:g}–{b['to']:g} | {b['points']} | {b['confidence']:.2f} | {_percent(b['within'])} |"
         for b in result["calibration"]["all points"]
     ]
-    lines += ["", f"All points that were asked against the surest {SUREST:.0%}, over all conditions.", ""]
+    lines += ["", f"All points that were asked against the surest {_percent(SUREST)}, over all conditions.", ""]
     lines += [
         "| points | asked | median, all | surest | within 4 mm, all | surest | AUROC |",
         "|---|---|---|---|---|---|---|",
@@ -182,8 +182,7 @@ def title(figures: dict[str, Any]) -> str:
     if figures["condition"] == UNCHANGED.condition:
         return "Unchanged"
     condition = CONDITIONS[figures["condition"]]
-    unit = condition.axis if condition.axis.startswith("%") else f" {condition.axis}"
-    return f"{condition.title}, {figures['level']:g}{unit}" if condition.axis else condition.title
+    return f"{condition.title}, {figures['level']:g} {condition.axis}" if condition.axis else condition.title
 
 
 def _cell(value: float | None) -> str:
@@ -191,7 +190,7 @@ def _cell(value: float | None) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
+    return "–" if value is None else f"{100 * value:.0f} %"
 
 
 def _mm(value: float | None, asked: int) -> str:

@@ -22,6 +22,7 @@ LIMIT_MM = 10.0
 COLUMNS = 4
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#333333")
 """Blue, vermilion and green that all common kinds of colour vision tell apart (Okabe and Ito), and a dark grey."""
+DICE_COLOURS = ("#7b3294", "#b07d00", "#555555")
 FAINT = "#9a9a9a"
 DPI = 110
 
@@ -41,7 +42,8 @@ def draw_robustness(result: Mapping[str, Any], path: Path) -> None:
     present = dict.fromkeys(f["condition"] for f in figures if f is not base)
     graded = [name for name in present if CONDITIONS[name].axis]
     plain = [name for name in present if not CONDITIONS[name].axis]
-    panels = [(CONDITIONS[name].title, CONDITIONS[name].axis, _graded(figures, base, name)) for name in graded]
+    own = {name: " (own: each patient's)" if CONDITIONS[name].unchanged is None else "" for name in graded}
+    panels = [(CONDITIONS[n].title, CONDITIONS[n].axis + own[n], _graded(figures, base, n)) for n in graded]
     if plain:
         named = [(CONDITIONS[n].title.replace(" ", "\n", 1), f) for n in plain for f in figures if f["condition"] == n]
         panels.append(
@@ -55,16 +57,18 @@ def draw_robustness(result: Mapping[str, Any], path: Path) -> None:
     for number, (title, axis, points) in enumerate(panels):
         column = axes[3 * (number // columns) : 3 * (number // columns) + 3, number % columns]
         joined = bool(axis)
-        _curves(column[0], points, GROUPS, _error, joined, "o")
-        _curves(column[1], points, GROUPS, _confidence, joined, "o")
-        _curves(column[2], points, SHOWN, _dice, joined, "s")
+        _curves(column[0], points, GROUPS, _error, joined)
+        _curves(column[1], points, GROUPS, _confidence, joined)
+        _curves(column[2], points, SHOWN, _dice, joined)
         column[0].axhline(WRONG_MM, color=FAINT, linewidth=0.8, linestyle=":")
         column[0].set_ylim(0, LIMIT_MM * 1.04)
         column[1].set_ylim(0, 1.02)
         column[2].set_ylim(0, 1.02)
         column[0].set_title(title, fontsize=10)
         column[2].set_xlabel(axis, fontsize=9)
-        for row, label in enumerate((f"median error, mm\n(dotted: {WRONG_MM:g} mm)", "mean confidence", "median Dice")):
+        for row, label in enumerate(
+            (f"median error, mm\n(▲: {LIMIT_MM:g} and more, or missed)", "mean confidence", "median Dice")
+        ):
             _tidy(column[row], points, row == 2)
             if number % columns == 0:
                 column[row].set_ylabel(label, fontsize=9)
@@ -74,7 +78,9 @@ def draw_robustness(result: Mapping[str, Any], path: Path) -> None:
     _legend(picture, axes[0, 0], axes[2, 0])
     about = result["about"]
     picture.suptitle(
-        f"{about['model']}: the same {about['patients']} digital patients under one changed condition", fontsize=12
+        f"{about['model']}: {about['patients']} held-out digital patients under one changed condition at a time "
+        f"(dotted: {WRONG_MM:g} mm)",
+        fontsize=12,
     )
     _save(picture, path)
 
@@ -109,15 +115,14 @@ def _dice(figures: Figures, group: str) -> float | None:
     return value
 
 
-def _curves(
-    axes: Axes, points: Sequence[Point], groups: Mapping[str, Any], read: Reading, joined: bool, marker: str
-) -> None:
+def _curves(axes: Axes, points: Sequence[Point], groups: Mapping[str, Any], read: Reading, joined: bool) -> None:
     """One curve per group; a level of which nothing can be said is left out."""
+    colours, marker = (DICE_COLOURS, "s") if groups is SHOWN else (COLOURS, "o")
     for number, group in enumerate(groups):
         known = [(label, at, read(figures, group)) for label, at, figures in points]
         shift = 0.0 if joined else 0.12 * (number - 1)
         places = [(at + shift, value, label) for label, at, value in known if value is not None]
-        colour = COLOURS[number]
+        colour = colours[number]
         line = [(at, min(value, LIMIT_MM)) for at, value, label in places if label != "own"]
         if joined:
             axes.plot(*zip(*line, strict=True) if line else ([], []), color=colour, linewidth=1.4)
@@ -135,17 +140,20 @@ def _tidy(axes: Axes, points: Sequence[Point], bottom: bool) -> None:
     axes.tick_params(labelsize=8)
     axes.set_xticks([at for _, at, _ in points], [label if bottom else "" for label, _, _ in points])
     places = [at for _, at, _ in points]
-    room = 0.08 * (max(places) - min(places)) or 1.0
+    room = 0.5 if points[0][0] == UNCHANGED.condition else 0.08 * (max(places) - min(places))
     axes.set_xlim(min(places) - room, max(places) + room)
 
 
 def _legend(picture: Figure, errors: Axes, overlaps: Axes) -> None:
-    """Names of the curves above the picture: points first, then structures."""
-    for axes, groups, marker, what in ((errors, GROUPS, "o", ""), (overlaps, SHOWN, "s", "Dice: ")):
+    """Names of the curves below the picture: points first, then structures."""
+    for axes, groups, colours, marker, what in (
+        (errors, GROUPS, COLOURS, "o", ""),
+        (overlaps, SHOWN, DICE_COLOURS, "s", "Dice: "),
+    ):
         for number, group in enumerate(groups):
-            axes.plot([], [], marker=marker, color=COLOURS[number], markersize=4.5, label=f"{what}{group}")
+            axes.plot([], [], marker=marker, color=colours[number], markersize=4.5, label=f"{what}{group}")
     handles = [h for axes in (errors, overlaps) for h in axes.get_legend_handles_labels()[0]]
-    picture.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+    picture.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=9, frameon=False)
 
 
 def draw_calibration(result: Mapping[str, Any], path: Path) -> None:
@@ -171,16 +179,16 @@ def _reliability(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
     axes.plot([b["confidence"] for b in rows], [b["within"] for b in rows], "o-", color=COLOURS[0], markersize=5)
     for b in rows:
-        below = b["within"] > 0.5
         axes.annotate(
-            str(b["points"]), (b["confidence"], b["within"]), (0, -13 if below else 7), textcoords="offset points",
-            ha="center", fontsize=8, color=COLOURS[3],
+            str(b["points"]), (b["confidence"], b["within"]), (8, -4), textcoords="offset points",
+            ha="left", fontsize=8, color=COLOURS[3],
         )  # fmt: skip
     axes.set(xlim=(0, 1), ylim=(0, 1.03))
     axes.set_xlabel("confidence of a point", fontsize=9)
     axes.set_ylabel(f"share within {WRONG_MM:g} mm", fontsize=9)
     axes.set_title(
-        "How often a point is right, by its confidence\n(numbers: points; dotted: as sure as right)", fontsize=10
+        "How often a point is right, by its confidence\n(numbers: points; dotted: confidence and share alike)",
+        fontsize=10,
     )
 
 
@@ -189,8 +197,9 @@ def _surest(axes: Axes, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> No
     for number, group in enumerate(names):
         known = [(c["share"], 1 - c["kept"]["within"]) for c in curves[group] if c["kept"]["within"] is not None]
         if known:
-            style = {"linewidth": 2.0 if group == "all points" else 1.4, "color": COLOURS[number]}
-            axes.plot([100 * s for s, _ in known], [100 * v for _, v in known], label=group, **style)
+            width = 2.0 if group == "all points" else 1.4
+            shares, failures = ([100 * pair[i] for pair in known] for i in range(2))
+            axes.plot(shares, failures, label=group, linewidth=width, color=COLOURS[number])
     axes.axvline(100 * SUREST, color=FAINT, linewidth=0.8, linestyle=":")
     axes.set_xlim(100, 50)
     axes.set_ylim(bottom=0)
