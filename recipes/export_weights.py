@@ -64,12 +64,12 @@ def golden_input(model: CardiacCTModel) -> Tensor:
 
 
 def golden(folder: Path) -> None:
-    """Write the input and the logits that the exported model gives, in float32 on a CPU."""
-    model = from_pretrained(folder).eval()
+    """Write the input and the logits that the exported model gives, computed in float64: no machine's own rounding."""
+    model = from_pretrained(folder, dtype=torch.float64)
     x = golden_input(model)
     with torch.inference_mode():
-        logits = model(x)
-    tensors = {"input": x.half()} | {f"logits.{k}": v[..., ::4, ::4, ::4].contiguous() for k, v in logits.items()}
+        logits = {name: values[..., ::4, ::4, ::4].float().contiguous() for name, values in model(x.double()).items()}
+    tensors = {"input": x.half()} | {f"logits.{name}": values for name, values in logits.items()}
     (folder / "test").mkdir(exist_ok=True)
     save_file(tensors, folder / "test" / "golden.safetensors")
 
