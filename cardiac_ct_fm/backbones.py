@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cardiac_ct_fm.config import BackboneConfig
-from cardiac_ct_fm.cpu_layers import in_place_of_slow_ones
+from cardiac_ct_fm.cpu_blocks import in_place_of_slow_blocks
 from cardiac_ct_fm.errors import UsageError
 from cardiac_ct_fm.swin_layers import share_masks
 from cardiac_ct_fm.trunk import Backbone, by_size, levels
@@ -210,7 +210,7 @@ def build_backbone(config: BackboneConfig) -> Backbone:
         "dynunet": DynUnetBackbone,
     }
     trunk = kinds[config.architecture](config)
-    in_place_of_slow_ones(trunk)
+    in_place_of_slow_blocks(trunk)
     return trunk
 
 

@@ -9,6 +9,8 @@ exports torch's own paths run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -76,6 +78,41 @@ class Convolution(nn.Conv3d):
         )
         return result
 
+    def keeps_size(self) -> bool:
+        """Whether a map has the size afterwards that it had before, by zero padding."""
+        plain = self.padding_mode == "zeros" and self.dilation == (1, 1, 1) and self.groups == 1
+        around = tuple(edge // 2 for edge in self.kernel_size)
+        return plain and self.stride == (1, 1, 1) and self.padding == around and all(k % 2 for k in self.kernel_size)
+
+    def on_planes(self, planes: Tensor) -> Tensor:
+        """Of some planes of a map and the rim that the kernel needs: (1, in, n + rim, Y, Z) → (1, out, n, Y, Z)."""
+        return self._on_planes(planes, self.weight, self.bias)
+
+    def followed_by(self, scale: Tensor, shift: Tensor) -> Callable[[Tensor], Tensor]:
+        """:meth:`on_planes` with each channel scaled and shifted (C,) afterwards, at no cost."""
+        weight = self.weight * scale.view(-1, 1, 1, 1, 1)
+        bias = shift if self.bias is None else shift + self.bias * scale
+        return lambda planes: self._on_planes(planes, weight, bias)
+
+    def _on_planes(self, planes: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        result: Tensor = torch.ops.aten.mkldnn_convolution(
+            _channels_last(planes), weight, bias, (0, *self.padding[1:]), self.stride, self.dilation, self.groups
+        )
+        return result
+
+
+class LastLayer(Convolution):
+    """A 1×1×1 convolution to a few channels, each of which is together in memory afterwards: logits."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, in, X, Y, Z) → (B, out, X, Y, Z)."""
+        if not has_fast_layout(input) or self.bias is None or not input.is_contiguous(memory_format=LAYOUT):
+            return super().forward(input)
+        out = torch.empty((len(input), self.out_channels, *input.shape[2:]))
+        for voxels, logits in zip(input.permute(0, 2, 3, 4, 1).flatten(1, 3), out.flatten(2), strict=True):
+            torch.addmm(self.bias[:, None], self.weight.flatten(1), voxels.T, out=logits)
+        return out
+
 
 class InstanceNorm(nn.InstanceNorm3d):
     """Instance norm of a map that nobody else reads, with the weights of another one.
@@ -95,30 +132,51 @@ class InstanceNorm(nn.InstanceNorm3d):
         if not input.is_contiguous(memory_format=LAYOUT):
             # The same sums, three times as fast (but not its gradient).
             return F.group_norm(input, input.shape[1], self.weight, self.bias, self.eps)
-        for sample in input.permute(0, 2, 3, 4, 1).flatten(1, 3):
-            _normalise(sample, self.eps, self.weight, self.bias)
+        for sample in input.chunk(len(input)):
+            sums = Sums(input.shape[1])
+            sums.add(sample)
+            scale, shift = sums.scale_and_shift(self)
+            for part in _parts(sample):
+                torch.addcmul(shift, part, scale, out=part)
         return input
 
 
-def _normalise(rows: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None) -> None:
-    """Bring each column of (voxels, channels) to mean 0 and variance 1, in place.
+class Sums:
+    """Sums over the voxels of a map in channels last, from which its norm follows.
 
     torch's norms add the values of a channel one after another in this layout, which is wrong by 2e-4 after 64³ of
     them; here sums of parts that fit the cache are added in double precision, and that is faster too.
+
+    Args:
+        channels: of the map.
     """
-    parts = rows.chunk(-(-rows.numel() // _PART))
-    total, squares = torch.zeros(2, rows.shape[1], dtype=torch.float64)
-    for part in parts if len(parts) > 1 else [rows.double()]:  # a small map costs nothing, and few values cancel less
-        total += part.sum(dim=0)
-        squares += torch.linalg.vecdot(part, part, dim=0)
-    mean = total / len(rows)
-    # of a channel that is constant the difference is rounding alone, and may fall below zero
-    scale = ((squares / len(rows) - mean.square()).clamp_min(0) + eps).rsqrt()
-    scale = scale if weight is None else scale * weight
-    shift = -mean * scale if bias is None else bias - mean * scale
-    scale, shift = scale.to(rows), shift.to(rows)
-    for part in parts:
-        torch.addcmul(shift, part, scale, out=part)
+
+    def __init__(self, channels: int) -> None:
+        self._voxels = 0
+        self._total, self._squares = torch.zeros(2, channels, dtype=torch.float64)
+
+    def add(self, planes: Tensor) -> None:
+        """Add the voxels of one sample, or of some of its planes, (1, C, x, Y, Z)."""
+        parts = _parts(planes)
+        for part in parts if len(parts) > 1 else [parts[0].double()]:  # few cost nothing, and few values cancel less
+            self._voxels += len(part)
+            self._total += part.sum(dim=0)
+            self._squares += torch.linalg.vecdot(part, part, dim=0)
+
+    def scale_and_shift(self, norm: nn.InstanceNorm3d) -> tuple[Tensor, Tensor]:
+        """What brings each channel to mean 0 and variance 1, and to the norm's weights: scale and shift, (C,)."""
+        mean = self._total / self._voxels
+        # of a channel that is constant the difference is rounding alone, and may fall below zero
+        scale = ((self._squares / self._voxels - mean.square()).clamp_min(0) + norm.eps).rsqrt()
+        scale = scale if norm.weight is None else scale * norm.weight
+        shift = -mean * scale if norm.bias is None else norm.bias - mean * scale
+        return scale.float(), shift.float()
+
+
+def _parts(planes: Tensor) -> tuple[Tensor, ...]:
+    """The voxels (n, C) of one sample in channels last, in parts that fit the cache."""
+    rows = planes[0].permute(1, 2, 3, 0).flatten(0, 2)
+    return rows.chunk(-(-rows.numel() // _PART))
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cardiac_ct_fm.config import HeadConfig
-from cardiac_ct_fm.cpu_layers import Convolution
+from cardiac_ct_fm.cpu_layers import Convolution, LastLayer
 from cardiac_ct_fm.errors import UsageError
 from cardiac_ct_fm.trunk import Backbone, Feature
 
@@ -51,7 +51,7 @@ class HiddenHead(nn.Module):
 
 def last_layer(in_channels: int, config: HeadConfig) -> nn.Conv3d:
     """A 1×1×1 convolution from a map to one logit per class, background first."""
-    return Convolution(nn.Conv3d(in_channels, config.channels, kernel_size=1))
+    return LastLayer(nn.Conv3d(in_channels, config.channels, kernel_size=1))
 
 
 def build_head(maps: Sequence[Feature], config: HeadConfig) -> nn.Module:

@@ -6,12 +6,22 @@ import copy
 
 import pytest
 import torch
+from monai.networks.blocks import UnetrUpBlock
+from monai.networks.blocks.dynunet_block import UnetResBlock
 from monai.networks.nets.swin_unetr import BasicLayer
 from torch import nn
 
 import cardiac_ct_fm as ccf
+from cardiac_ct_fm import cpu_blocks
 from cardiac_ct_fm.config import HeadConfig
-from cardiac_ct_fm.cpu_layers import LAYOUT, Convolution, InstanceNorm, has_fast_layout, in_place_of_slow_ones
+from cardiac_ct_fm.cpu_layers import (
+    LAYOUT,
+    Convolution,
+    InstanceNorm,
+    LastLayer,
+    has_fast_layout,
+    in_place_of_slow_ones,
+)
 from cardiac_ct_fm.swin_layers import SwinStage, window_kinds
 from tests.small_models import BACKBONES, small_model
 
@@ -57,6 +67,64 @@ def test_an_instance_norm_of_constant_channels_is_finite_and_small() -> None:
     assert bool(torch.isfinite(normal).all()) and float(normal.abs().max()) < 0.1
 
 
+@pytest.mark.parametrize("planes", [4, 6, 100])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 6), (6, 6), (4, 6)])
+def test_a_residual_block_by_planes_gives_what_monais_does(
+    monkeypatch: pytest.MonkeyPatch, planes: int, inputs: int, outputs: int
+) -> None:
+    plain, x = UnetResBlock(3, inputs, outputs, 3, 1, ("instance", {"affine": True})), random(2, inputs, 13, 10, 8)
+    for parameter in plain.parameters():
+        nn.init.normal_(parameter)
+    fast = replaced(monkeypatch, plain, planes * outputs * 10 * 8)
+    assert type(fast) is cpu_blocks.ResidualBlock
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    given = x.clone()
+    with torch.inference_mode():
+        for layout in (torch.contiguous_format, LAYOUT):
+            torch.testing.assert_close(fast(x.contiguous(memory_format=layout)), plain(x), rtol=0, atol=2e-5)
+    assert torch.equal(x, given), "what a block reads stays as it is"
+    torch.testing.assert_close(fast.train()(x), plain(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("planes", [4, 6, 100])
+def test_an_up_sampling_block_by_planes_gives_what_monais_does(monkeypatch: pytest.MonkeyPatch, planes: int) -> None:
+    plain = UnetrUpBlock(3, 8, 6, 3, 2, "instance", res_block=True)
+    low, skip = random(2, 8, 7, 5, 4), random(2, 6, 14, 10, 8, seed=1)
+    fast = replaced(monkeypatch, plain, planes * 6 * 10 * 8)
+    assert type(fast) is cpu_blocks.UpBlock
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    given = low.clone(), skip.clone()
+    with torch.inference_mode():
+        for layout in (torch.contiguous_format, LAYOUT):
+            found = fast(low.contiguous(memory_format=layout), skip.contiguous(memory_format=layout))
+            torch.testing.assert_close(found, plain(low, skip), rtol=0, atol=2e-5)
+    assert torch.equal(low, given[0]) and torch.equal(skip, given[1]), "what a block reads stays as it is"
+    torch.testing.assert_close(fast(low, skip), plain(low, skip), rtol=0, atol=0)
+
+
+def test_a_block_that_halves_a_map_stays_monais() -> None:
+    net = nn.Sequential(UnetResBlock(3, 4, 6, 3, 2, "instance"), UnetResBlock(3, 6, 6, 3, 1, "batch"))
+    cpu_blocks.in_place_of_slow_blocks(net)
+    assert [type(block) for block in net] == [UnetResBlock, UnetResBlock]
+
+
+def replaced(monkeypatch: pytest.MonkeyPatch, plain: nn.Module, slab: int) -> nn.Module:
+    """A copy of a block that takes ``slab`` values at a time, whatever the size of the map."""
+    monkeypatch.setattr(cpu_blocks, "LARGE", 0)
+    monkeypatch.setattr(cpu_blocks, "SLAB", slab)
+    net = nn.Sequential(copy.deepcopy(plain)).eval()
+    cpu_blocks.in_place_of_slow_blocks(net)
+    return net[0]
+
+
+def test_logits_are_what_a_convolution_gives_and_each_class_is_together_in_memory() -> None:
+    plain, x = nn.Conv3d(6, 3, 1), random(2, 6, 5, 7, 9)
+    with torch.inference_mode():
+        logits = LastLayer(plain)(x.contiguous(memory_format=LAYOUT))
+        assert logits.is_contiguous()
+        torch.testing.assert_close(logits, plain(x), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("size", [(14, 14, 14), (13, 9, 7), (6, 6, 6), (5, 14, 7)])
 @pytest.mark.parametrize("learning", [False, True])
 def test_a_swin_stage_gives_what_monais_does(size: tuple[int, int, int], learning: bool) -> None:
@@ -84,8 +152,12 @@ def test_shifted_windows_fall_into_eight_kinds_that_are_made_once() -> None:
     assert [tuple(m.shape) for m in window_kinds((2, 1, 1), (2, 2, 2), (1, 0, 0), cpu).masks] == [(8, 8)] * 2
 
 
+@pytest.mark.parametrize("large", [0, cpu_blocks.LARGE])
 @pytest.mark.parametrize("kind", BACKBONES)
-def test_a_model_answers_the_same_with_and_without_shortcuts(kind: str) -> None:
+def test_a_model_answers_the_same_with_and_without_shortcuts(
+    monkeypatch: pytest.MonkeyPatch, kind: str, large: int
+) -> None:
+    monkeypatch.setattr(cpu_blocks, "LARGE", large)
     model = small_model(kind)
     x = random(1, 1, *(64, 32, 32) if kind == "swin of four stages" else (32, 32, 32))
     plain = {name: logits.detach() for name, logits in model(x).items()}  # autograd is on: torch's own paths

@@ -21,7 +21,7 @@ LEVELS = (
     {"config"},
     {"registry"},
     {"geometry", "hub", "model_card"},
-    {"volume_io", "dicom_io", "image_checks", "landmark_io", "label_resampling", "weights", "trunk"},
+    {"volume_io", "dicom_io", "image_checks", "landmark_io", "label_resampling", "weights", "trunk", "cpu_blocks"},
     {"tensor_files", "backbones", "preprocess", "label_io"},
     {"heads", "head_files", "model_folder", "result", "checkpoints"},
     {"pretrained", "decode", "runtime", "scan_list", "doctor"},
