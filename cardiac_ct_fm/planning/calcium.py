@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from cardiac_ct_fm.components import occupied_box
 from cardiac_ct_fm.geometry import FloatArray, Grid
 from cardiac_ct_fm.planning.centreline import Centreline
 from cardiac_ct_fm.planning.contours import RAYS
-from cardiac_ct_fm.planning.extent import AROUND_MM, REACH_MM, edge_level
+from cardiac_ct_fm.planning.extent import AROUND_MM, REACH_MM, around_cores, edge_level
 
 WALL_MM = 2.0
 """Calcium this far outside of the lumen still belongs to the root: about its wall's thickness (house choice)."""
@@ -149,19 +150,44 @@ def find_deposits(
         if marked is not None:
             candidate &= marked
     else:
-        cores = image >= threshold_hu
+        found = _voxels(image >= threshold_hu)
         if marked is not None:
-            cores &= ndimage.binary_dilation(marked)
-        found = np.argwhere(cores)
-        cores[tuple(found[~_in_root(grid.world(found), line, marked is not None)[0]].T)] = False
+            found = found[_beside(marked, found)]
+        found = found[_in_root(grid.world(found), line, marked is not None)[0]]
+        if not len(found):
+            nothing = np.zeros(0)
+            return Deposits(np.zeros((0, 3)), nothing, nothing, nothing, grid.voxel_mm3)
+        # Only what lies around the cores is looked at: of the whole box that is little.
+        box = around_cores(found, grid.spacing, grid.shape)
+        image, corner = image[box], (box[0].start, box[1].start, box[2].start)
+        grid = grid.block(corner, image.shape)
+        cores = np.zeros(grid.shape, bool)
+        cores[tuple((found - corner).T)] = True
         level = edge_level(image, grid.spacing, cores, blood_hu)
         candidate = image >= level - margin_hu
-    index = np.argwhere(candidate)
+    index = _voxels(candidate)
     points = grid.world(index)
     inside, s_mm = _in_root(points, line, marked is not None)
     at = tuple(index[inside].T)
     hu, own = image[at].astype(np.float64), level[at].astype(np.float64)
     return Deposits(points[inside], hu, own, s_mm[inside], grid.voxel_mm3)
+
+
+def _voxels(chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """(N, 3) indices of the chosen voxels, as :func:`numpy.argwhere` gives them, at the cost of the box they fill."""
+    box = occupied_box(chosen.view(np.uint8))
+    if box is None:
+        return np.zeros((0, 3), np.intp)
+    result: npt.NDArray[np.intp] = np.argwhere(chosen[box]) + [axis.start for axis in box]
+    return result
+
+
+def _beside(marked: npt.NDArray[np.bool_], voxels: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """(N,) whether voxels (N, 3) or one of their six neighbours are marked."""
+    near: npt.NDArray[np.bool_] = marked[tuple(voxels.T)]
+    for step in np.concatenate([np.eye(3, dtype=int), -np.eye(3, dtype=int)]):
+        near |= marked[tuple((voxels + step).clip(0, np.array(marked.shape) - 1).T)]
+    return near
 
 
 def _in_root(points: FloatArray, line: Centreline, labelled: bool) -> tuple[npt.NDArray[np.bool_], FloatArray]:

@@ -71,6 +71,8 @@ CLEAR_EDGE = 0.25
 MIN_CLEAR_FRACTION = 0.5
 """A contour seen on fewer rays than this is not trusted (house choice)."""
 
+_LABELS = np.arange(256)
+
 
 def blood_level(image: Sampler, plane: Plane, radius_mm: float) -> float:
     """HU of the root's blood: the median over heights of the 70th percentile in a disc around the axis.
@@ -114,7 +116,7 @@ def trace_image(
     lumen = local_level(image, plane, 0.5 * float(prior.radius_mm.min()), blood_hu)
     radii = np.arange(MIN_RADIUS_MM - EDGE_WIDTH_MM, prior.reach_mm + POCKET_MM[1], RADIUS_STEP_MM)
     where = radii[None, :, None] * RAY_DIRECTIONS[:, None, :]
-    raw = np.mean([image(plane.world(where, height)) for height in (-SLAB_MM, 0.0, SLAB_MM)], axis=0)
+    raw = np.mean(image.on_plane(plane, where, (-SLAB_MM, 0.0, SLAB_MM)), axis=0)
     beyond = ~(raw > PADDING_HU)
     if beyond[:, 0].any():
         return None
@@ -126,8 +128,7 @@ def trace_image(
     dark = np.clip((lumen - profile) / contrast, 0.0, 1.0)
     foreign = None
     if labels is not None:
-        found = labels.nearest(plane.world(where))
-        foreign = ~np.isin(found, [0, *own])
+        foreign = ~np.isin(_LABELS, [0, *own])[labels.nearest_on_plane(plane, where, (0.0,))[0]]
     path = _best_path(radii, dark, hard, foreign, prior)
     # Fat or lung behind a wall that is thinner than the blur would pull the level down and the edge outward.
     edge, clear, blur = _refine(radii, np.maximum(profile, TISSUE_HU), path, contrast)
@@ -137,7 +138,7 @@ def trace_image(
     smooth = np.maximum(smooth, MIN_RADIUS_MM)
     seen = float((clear >= CLEAR_EDGE)[~under].mean()) if (~under).mean() >= MIN_CLEAR_FRACTION else 0.0
     # An edge that falls together with the border of the scan is the border's, not the lumen's.
-    outside = float(np.mean([beyond[k, radii <= smooth[k] + EDGE_WIDTH_MM / 2.0].any() for k in range(RAYS)]))
+    outside = float((beyond & (radii <= smooth[:, None] + EDGE_WIDTH_MM / 2.0)).any(axis=1).mean())
     sd = float(np.hypot(blur, spread / np.sqrt(2 * prior.harmonics + 1)))
     area = radii * (radii <= smooth[:, None] - EDGE_WIDTH_MM)
     tissue = float((area * (dark > 0.5)).sum() / max(area.sum(), 1.0))  # without the blurred wall itself
@@ -155,8 +156,8 @@ def label_border(
     """
     radii = np.arange(0.0, reach_mm, RADIUS_STEP_MM)
     where = radii[None, :, None] * RAY_DIRECTIONS[:, None, :]
-    world = np.stack([plane.world(where, height) for height in (-SLAB_MM, 0.0, SLAB_MM)])
-    inside = np.isin(labels.nearest(world), list(own)).mean(axis=0)
+    found = labels.nearest_on_plane(plane, where, (-SLAB_MM, 0.0, SLAB_MM))
+    inside = np.isin(_LABELS, list(own))[found].mean(axis=0)
     inside = gaussian_filter1d(inside, labels.voxel_mm / 2.0 / RADIUS_STEP_MM, axis=1, mode="nearest")
     if inside[:, 0].mean() < 0.5:
         return None
@@ -243,19 +244,17 @@ def _closed_path(cost: FloatArray) -> npt.NDArray[np.intp]:
     turns = np.arange(-rays // 4, rays + rays // 4) % rays
     moves = np.arange(-MAX_STEPS, MAX_STEPS + 1)
     penalty = BENDING_WEIGHT * moves.astype(np.float64) ** 2
-    source = np.clip(np.arange(columns)[None, :] + moves[:, None], 0, columns - 1)
-    best = cost[turns[0]].copy()
-    back = np.empty((len(turns), columns), dtype=np.intp)
-    everywhere = np.arange(columns)
+    source = np.clip(np.arange(columns)[:, None] + moves, 0, columns - 1)
+    best = np.empty((len(turns) + 1, columns))
+    best[0] = cost[turns[0]]
     for step, ray in enumerate(turns):
-        options = best[source] + penalty[:, None]
-        choice = np.argmin(options, axis=0)
-        back[step] = source[choice, everywhere]
-        best = options[choice, everywhere] + cost[ray]
+        np.add(np.minimum.reduce(best[step].take(source) + penalty, axis=1), cost[ray], out=best[step + 1])
     path = np.empty(len(turns), dtype=np.intp)
-    path[-1] = int(np.argmin(best))
+    path[-1] = int(np.argmin(best[-1]))
+    # Only along the path itself is it asked which move was the cheapest.
     for step in range(len(turns) - 1, 0, -1):
-        path[step - 1] = back[step, path[step]]
+        before = source[path[step]]
+        path[step - 1] = before[np.argmin(best[step, before] + penalty)]
     start = rays // 4
     return path[start : start + rays]
 
@@ -271,29 +270,30 @@ def _refine(
     """
     smooth = gaussian_filter1d(profile, 0.4 / RADIUS_STEP_MM, axis=1, mode="nearest")
     fall = -np.gradient(smooth, RADIUS_STEP_MM, axis=1)
-    edge, height = path.copy(), np.zeros(RAYS)
-    shifts = []
-    near = round(1.0 / RADIUS_STEP_MM)  # these lengths and the shares below are house choices
-    far = round(2.5 / RADIUS_STEP_MM)
-    for k in range(RAYS):
-        middle = int(np.argmin(np.abs(radii - path[k])))
-        low, high = max(middle - near, 1), min(middle + near + 1, len(radii) - 1)
-        peak = low + int(np.argmax(fall[k, low:high]))
-        steepest = fall[k, peak]
-        if steepest <= 0.0:
-            continue
-        flat = fall[k] < 0.2 * steepest
-        inner, outer = peak, peak
-        while inner > max(peak - far, 0) and not flat[inner]:
-            inner -= 1
-        while outer < min(peak + far, len(radii) - 1) and not flat[outer]:
-            outer += 1
-        top, foot = smooth[k, inner], smooth[k, outer]
-        height[k] = (top - foot) / contrast
-        run = smooth[k, inner : outer + 1][::-1]
-        at = [np.interp(foot + q * (top - foot), run, radii[inner : outer + 1][::-1]) for q in (0.4, 0.5, 0.6)]
-        edge[k] = at[1]
-        if height[k] >= CLEAR_EDGE:
-            shifts.append(at[0] - at[2])
-    blur = float(np.mean(shifts)) / 2.0 if shifts else 0.0
-    return edge, np.clip(height, 0.0, 1.0), blur
+    near, far = round(1.0 / RADIUS_STEP_MM), round(2.5 / RADIUS_STEP_MM)  # these and the shares are house choices
+    ray, last = np.arange(RAYS), len(radii) - 1
+    middle = np.argmin(np.abs(radii - path[:, None]), axis=1)
+    around = (middle[:, None] + np.arange(-near, near + 1)).clip(1, last - 1)
+    peak = around[ray, np.argmax(fall[ray[:, None], around], axis=1)]
+    steepest = fall[ray, peak]
+    flat = fall < 0.2 * steepest[:, None]
+
+    def end(way: int, room: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """From the peak to where the fall is flat, as far as there is room."""
+        ahead = np.arange(far + 1)
+        seen = flat[ray[:, None], (peak[:, None] + way * ahead).clip(0, last)] | (ahead >= room[:, None])
+        found: npt.NDArray[np.intp] = peak + way * np.argmax(seen, axis=1)
+        return found
+
+    inner, outer = end(-1, peak.clip(max=far)), end(1, (last - peak).clip(max=far))
+    top, foot = smooth[ray, inner], smooth[ray, outer]
+    level = foot + np.array([[0.4], [0.5], [0.6]]) * (top - foot)
+    # The last sample before the profile falls below a level; between it and the next one it is linear.
+    run = np.minimum(inner[:, None] + np.arange(2 * far + 1), outer[:, None])
+    first = run[ray, np.maximum((smooth[ray[:, None], run] > level[..., None]).sum(axis=-1) - 1, 0)]
+    high, low = smooth[ray, first], smooth[ray, np.minimum(first + 1, last)]
+    share = np.divide(high - level, high - low, out=np.zeros_like(level), where=high > low)
+    at = radii[first] + RADIUS_STEP_MM * share.clip(0.0, 1.0)
+    edge, height = np.where(steepest > 0.0, at[1], path), np.where(steepest > 0.0, (top - foot) / contrast, 0.0)
+    shifts = (at[0] - at[2])[height >= CLEAR_EDGE]
+    return edge, np.clip(height, 0.0, 1.0), float(np.mean(shifts)) / 2.0 if len(shifts) else 0.0

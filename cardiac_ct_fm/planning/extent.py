@@ -29,27 +29,35 @@ def edge_level(
     """HU (X, Y, Z) from which a voxel belongs to the deposit beside it; infinite where there is none.
 
     Args:
-        image: (X, Y, Z) HU.
+        image: (X, Y, Z) HU; :func:`around_cores` tells how much of it is needed.
         spacing: mm of a voxel along each axis.
         cores: (X, Y, Z) voxels that are calcium for sure.
         blood_hu: level of the blood; what is brighter around a deposit is its own blur.
     """
-    level = np.full(image.shape, np.inf, np.float32)
-    where = np.argwhere(cores)
-    if not len(where):
-        return level
-    reach = np.maximum(np.round(REACH_MM / np.asarray(spacing)), 1).astype(int)
-    room = 2 * reach + np.ceil(3.0 * AROUND_MM / np.asarray(spacing)).astype(int)
-    low, high = np.maximum(where.min(axis=0) - room, 0), np.minimum(where.max(axis=0) + room + 1, image.shape)
-    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    part, core = image[box], cores[box]
+    reach = _reach(spacing)
     size = [int(2 * n + 1) for n in reach]
-    cube = ndimage.maximum_filter(np.where(core, part, -np.inf), size=tuple(size), mode="nearest")
+    cube = ndimage.maximum_filter(np.where(cores, image, -np.inf), size=tuple(size), mode="nearest")
     peak = np.max([ndimage.maximum_filter1d(cube, size[k], axis=k, mode="nearest") for k in range(3)], axis=0)
     near = np.isfinite(peak)
-    around = _around(np.minimum(part, blood_hu), ~near, blood_hu, AROUND_MM / np.asarray(spacing))
-    level[box] = np.where(near, (np.where(near, peak, 0.0) + around) / 2.0, np.inf)
-    return level
+    around = _around(np.minimum(image, blood_hu), ~near, blood_hu, AROUND_MM / np.asarray(spacing))
+    level: npt.NDArray[np.float32] = np.where(near, (np.where(near, peak, 0.0) + around) / 2.0, np.inf)
+    return level.astype(np.float32)
+
+
+def around_cores(
+    voxels: npt.NDArray[np.intp], spacing: tuple[float, float, float], shape: tuple[int, int, int]
+) -> tuple[slice, slice, slice]:
+    """The box of an image of a shape that says what :func:`edge_level` is around cores (N, 3), of which there are."""
+    room = 2 * _reach(spacing) + np.ceil(3.0 * AROUND_MM / np.asarray(spacing)).astype(int)
+    low, high = np.maximum(voxels.min(axis=0) - room, 0), np.minimum(voxels.max(axis=0) + room + 1, shape)
+    x, y, z = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return x, y, z
+
+
+def _reach(spacing: tuple[float, float, float]) -> npt.NDArray[np.intp]:
+    """(3,) :data:`REACH_MM` in voxels, at least one."""
+    reach: npt.NDArray[np.intp] = np.maximum(np.round(REACH_MM / np.asarray(spacing)), 1).astype(int)
+    return reach
 
 
 def _around(

@@ -6,6 +6,7 @@ shown on a screen is the business of :mod:`cardiac_ct_fm.render2d`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -74,7 +75,7 @@ class Plane:
     def world(self, xy: npt.ArrayLike, height: float = 0.0) -> FloatArray:
         """(…, 3) RAS mm of in-plane points (…, 2) mm, ``height`` mm along the normal."""
         p = np.asarray(xy, dtype=np.float64)
-        result: FloatArray = self.origin + p[..., :1] * self.u + p[..., 1:2] * self.v + height * self.normal
+        result: FloatArray = p @ np.stack([self.u, self.v]) + (self.origin + height * self.normal)
         return result
 
     def project(self, ras: npt.ArrayLike) -> FloatArray:
@@ -121,6 +122,14 @@ class Sampler:
         result: npt.NDArray[np.uint8] = self._sample(ras, order=0, outside=0.0).astype(np.uint8)
         return result
 
+    def on_plane(self, plane: Plane, xy: FloatArray, heights_mm: Sequence[float]) -> npt.NDArray[np.float32]:
+        """(H, …) float32, what :meth:`__call__` says at in-plane points (…, 2) mm, so far along the normal."""
+        return self._sample_plane(plane, xy, heights_mm, order=1, outside=np.nan)
+
+    def nearest_on_plane(self, plane: Plane, xy: FloatArray, heights_mm: Sequence[float]) -> npt.NDArray[np.uint8]:
+        """(H, …) uint8, what :meth:`nearest` says at in-plane points (…, 2) mm, so far along the normal."""
+        return self._sample_plane(plane, xy, heights_mm, order=0, outside=0.0).astype(np.uint8)
+
     def voxels(self, ras: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """(N,) float32, the values of the voxels that hold world points (…, 3), each voxel once; none from outside."""
         index = np.round(self.grid.voxel(ras)).astype(int).reshape(-1, 3)
@@ -131,10 +140,26 @@ class Sampler:
 
     def _sample(self, ras: npt.ArrayLike, order: int, outside: float) -> npt.NDArray[np.float32]:
         points = np.asarray(ras, dtype=np.float64)
-        ijk = points.reshape(-1, 3) @ self._to_voxel[:3, :3].T + self._to_voxel[:3, 3]
-        values = map_coordinates(self.data, ijk.T, output=np.float32, order=order, cval=outside, prefilter=False)
-        result: npt.NDArray[np.float32] = values.reshape(points.shape[:-1])
-        return result
+        ijk = self._to_voxel[:3, :3] @ points.reshape(-1, 3).T + self._to_voxel[:3, 3:]
+        return self._at(ijk, order, outside).reshape(points.shape[:-1])
+
+    def _sample_plane(
+        self, plane: Plane, xy: FloatArray, heights_mm: Sequence[float], order: int, outside: float
+    ) -> npt.NDArray[np.float32]:
+        # Two numbers per point until they are voxels: the world's three are never made.
+        linear = self._to_voxel[:3, :3]
+        flat = (linear @ np.stack([plane.u, plane.v], axis=1)) @ xy.reshape(-1, 2).T
+        base = linear @ plane.origin + self._to_voxel[:3, 3]
+        levels = base + np.multiply.outer(heights_mm, linear @ plane.normal)
+        ijk = flat[:, None, :] + levels.T[:, :, None]
+        return self._at(ijk.reshape(3, -1), order, outside).reshape(len(heights_mm), *xy.shape[:-1])
+
+    def _at(self, ijk: FloatArray, order: int, outside: float) -> npt.NDArray[np.float32]:
+        """(N,) values at voxel coordinates (3, N)."""
+        values: npt.NDArray[np.float32] = map_coordinates(
+            self.data, ijk, output=np.float32, order=order, cval=outside, prefilter=False
+        )
+        return values
 
 
 @dataclass(frozen=True)
