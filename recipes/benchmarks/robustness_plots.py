@@ -78,8 +78,8 @@ def draw_robustness(result: Mapping[str, Any], path: Path) -> None:
     _legend(picture, axes[0, 0], axes[2, 0])
     about = result["about"]
     picture.suptitle(
-        f"{about['model']}: {about['patients']} held-out digital patients under one changed condition at a time "
-        f"(dotted: {WRONG_MM:g} mm)",
+        f"{about['model']}: held-out digital patients (n = {about['patients']}) under one changed condition "
+        f"at a time (dotted: {WRONG_MM:g} mm)",
         fontsize=12,
     )
     _save(picture, path)
