@@ -250,7 +250,12 @@ def _step_aside(ax: Axes, text: Annotation, dots: FloatArray) -> None:
         names = sum(bool(box.overlaps(other)) for other in others) + sum(bool(box.contains(*xy)) for xy in pixels)
         return outside, names, sum(bool(line.intersects_bbox(box, filled=False)) for line in lines)
 
-    put(min(PLACES_PT, key=covered))
+    costs = []
+    for place in PLACES_PT:
+        costs.append(covered(place))
+        if not any(costs[-1]):
+            break  # nothing is better, and every try lays the text out anew
+    put(PLACES_PT[costs.index(min(costs))])
 
 
 def draw_letters(ax: Axes, view: View) -> None:
