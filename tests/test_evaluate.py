@@ -16,6 +16,7 @@ from tiny_finder import save_finder
 
 import cardiac_ct_fm as ccf
 from cardiac_ct_fm.config import HeadConfig
+from cardiac_ct_fm.errors import DataError
 from cardiac_ct_fm.inference import Predictor
 from cardiac_ct_fm.training.case_scores import Row, read_rows
 from cardiac_ct_fm.training.comparison import compare
@@ -155,6 +156,16 @@ def test_a_scan_in_which_no_heart_is_found_counts_as_missed_and_is_named(data: S
     assert summary["landmarks"]["RCC"]["detection_rate"] == 0.0
     assert summary["landmarks"]["RCC"]["median"] is None, "more than half failed"
     assert summary["segmentation"]["LV"]["dice"]["median"] == 0.0
+
+
+@pytest.mark.parametrize("kept", [0, 100, 5000])
+def test_a_kept_scan_that_was_cut_off_is_refused(kept: int, tmp_path: Path) -> None:
+    source = digital_source("0", strength=0.0, spacing_mm=8.0, shape=(16, 16, 16), cache=tmp_path)
+    source.load(source.keys[0])
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(DataError, match="is damaged"):
+        source.load(source.keys[0])
 
 
 def test_a_head_that_the_model_has_not_is_refused_before_a_scan_is_read(data: ScanSource, finder: Path) -> None:

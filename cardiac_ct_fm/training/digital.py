@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,7 @@ def _read(file: Path) -> LabelledScan:
             about = json.loads(str(stored["about"]))
             volume = Volume(stored["hu"], stored["affine"], about["name"], dict(_SCAN_FACTS))
             maps = {head: stored[head] for head in LABEL_HEADS}
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} is damaged ({error}); remove it and it is rendered again.") from error
     landmarks = {
         h: {
