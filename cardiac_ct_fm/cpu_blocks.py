@@ -70,7 +70,7 @@ class ResidualBlock(UnetResBlock):  # type: ignore[misc]
     def room(self, like: Tensor) -> Tensor:
         """An empty map for the result, of the size of ``like``."""
         shape = (len(like), self.conv1.conv.out_channels, *like.shape[2:])
-        return torch.empty(shape, memory_format=LAYOUT)
+        return _empty(shape)
 
     def by_planes(self, read: Read, channels: int, out: Tensor) -> None:
         """Write the result for one map of so many ``channels`` into ``out`` (1, out, X, Y, Z)."""
@@ -132,9 +132,9 @@ def _residual_block(block: UnetResBlock) -> nn.Module:
     layers = dict(block.named_children())
     convolutions = [layer.conv for name, layer in layers.items() if name.startswith("conv")]
     norms = [layer for name, layer in layers.items() if name.startswith("norm")]
-    if all(isinstance(c, Convolution) and c.keeps_size() for c in convolutions) and all(
-        isinstance(n, InstanceNorm) for n in norms
-    ):
+    known = all(isinstance(c, Convolution) and c.keeps_size() for c in convolutions)
+    known &= all(isinstance(n, InstanceNorm) for n in norms)
+    if known and getattr(block.lrelu, "inplace", False):  # what it returns is not looked at
         return ResidualBlock(block)
     same: nn.Module = block
     return same
@@ -147,6 +147,11 @@ def _up_block(block: UnetrUpBlock) -> nn.Module:
         return UpBlock(block)
     same: nn.Module = block
     return same
+
+
+def _empty(shape: tuple[int, ...]) -> Tensor:
+    """A map to be filled, of the type and on the device that :func:`has_fast_layout` asks for, whatever torch's own."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=LAYOUT)
 
 
 def _planes(x: Tensor) -> tuple[Tensor, ...]:
@@ -171,7 +176,7 @@ def _joined(low: Tensor, weight: Tensor, skip: Tensor) -> Read:
     pairs = weight.permute(2, 3, 0, 4, 1).flatten(3)
 
     def read(into: Tensor, begin: int, end: int) -> None:
-        fine = torch.empty((1, channels, end - begin, 2 * width, 2 * depth), memory_format=LAYOUT)
+        fine = _empty((1, channels, end - begin, 2 * width, 2 * depth))
         places = fine[0].permute(1, 2, 3, 0).view(-1, 2, width, 2, depth, 2 * channels)
         for coarse, place in zip(low[0, :, begin // 2 : end // 2].permute(1, 2, 3, 0), places, strict=True):
             for x, y in ((0, 0), (0, 1), (1, 0), (1, 1)):
@@ -193,7 +198,7 @@ def _slabs(read: Read, channels: int, like: Tensor, rim: int) -> Iterator[tuple[
     """
     length, *plane = like.shape[2:]
     step = max(4, SLAB // (like.shape[1] * plane[0] * plane[1]) // 2 * 2)
-    held = torch.empty((1, channels, min(step, length) + 2 * rim + 1, *plane), memory_format=LAYOUT)
+    held = _empty((1, channels, min(step, length) + 2 * rim + 1, *plane))
     first = done = 0  # planes of the map that ``held`` begins with, and that are read
     for begin in range(0, length, step):
         end = min(begin + step, length)

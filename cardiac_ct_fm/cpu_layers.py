@@ -108,7 +108,7 @@ class LastLayer(Convolution):
         """(B, in, X, Y, Z) → (B, out, X, Y, Z)."""
         if not has_fast_layout(input) or self.bias is None or not input.is_contiguous(memory_format=LAYOUT):
             return super().forward(input)
-        out = torch.empty((len(input), self.out_channels, *input.shape[2:]))
+        out = input.new_empty((len(input), self.out_channels, *input.shape[2:]))
         for voxels, logits in zip(input.permute(0, 2, 3, 4, 1).flatten(1, 3), out.flatten(2), strict=True):
             torch.addmm(self.bias[:, None], self.weight.flatten(1), voxels.T, out=logits)
         return out
@@ -153,7 +153,7 @@ class Sums:
 
     def __init__(self, channels: int) -> None:
         self._voxels = 0
-        self._total, self._squares = torch.zeros(2, channels, dtype=torch.float64)
+        self._total, self._squares = torch.zeros(2, channels, dtype=torch.float64, device="cpu")
 
     def add(self, planes: Tensor) -> None:
         """Add the voxels of one sample, or of some of its planes, (1, C, x, Y, Z)."""

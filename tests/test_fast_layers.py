@@ -108,6 +108,12 @@ def test_a_block_that_halves_a_map_stays_monais() -> None:
     assert [type(block) for block in net] == [UnetResBlock, UnetResBlock]
 
 
+def test_a_block_whose_activation_gives_a_new_map_stays_monais() -> None:
+    net = nn.Sequential(UnetResBlock(3, 6, 6, 3, 1, "instance", act_name=("relu", {"inplace": False})))
+    cpu_blocks.in_place_of_slow_blocks(net)
+    assert type(net[0]) is UnetResBlock
+
+
 def replaced(monkeypatch: pytest.MonkeyPatch, plain: nn.Module, slab: int) -> nn.Module:
     """A copy of a block that takes ``slab`` values at a time, whatever the size of the map."""
     monkeypatch.setattr(cpu_blocks, "LARGE", 0)
@@ -170,6 +176,21 @@ def test_a_model_answers_the_same_with_and_without_shortcuts(
         assert float((fast[name].argmax(1) != plain[name].argmax(1)).float().mean()) < 0.001
         assert torch.equal(again[name], fast[name])
         assert fast[name].is_contiguous()
+
+
+@pytest.mark.parametrize("large", [0, cpu_blocks.LARGE])
+def test_torchs_own_default_type_changes_nothing(monkeypatch: pytest.MonkeyPatch, large: int) -> None:
+    monkeypatch.setattr(cpu_blocks, "LARGE", large)
+    model, x = small_model("swin of three stages"), random(1, 1, 32, 32, 32)
+    with torch.inference_mode():
+        expected = model(x)
+        torch.set_default_dtype(torch.float64)
+        try:
+            found = model(x)
+        finally:
+            torch.set_default_dtype(torch.float32)
+    for name, logits in expected.items():
+        assert torch.equal(found[name], logits)
 
 
 def test_masks_that_prediction_made_serve_training_too() -> None:
