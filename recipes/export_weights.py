@@ -38,6 +38,7 @@ from cardiac_ct_fm.publish import export_pretrained, rewrite_card
 from cardiac_ct_fm.registry import ASSETS, ELSEWHERE, clone_weights
 from cardiac_ct_fm.tensor_files import read_metadata
 from cardiac_ct_fm.training.evaluate import weights_sha256
+from recipes.benchmarks.planning import weights_id
 from recipes.card_figures import Group, held_out_figures, real_scan_figures, robustness_figures
 
 DESCRIPTION = "100 % synthetic: trained on one machine on the digital cohort alone; not federated, not distilled."
@@ -213,6 +214,9 @@ def measured(args: argparse.Namespace, model: CardiacCTModel) -> Group:
     if args.real:
         figures |= real_scan_figures(args.real, args.model)
     if args.robustness:
+        given = json.loads(args.robustness.read_text(encoding="utf-8"))["about"]["weights"]
+        if given not in {weights_id(model), weights_id(rounded(model, args.dtype))}:
+            raise UsageError(f"{args.robustness} was measured with other weights; measure again.")
         figures |= robustness_figures(args.robustness, args.model)
     return figures
 

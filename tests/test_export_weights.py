@@ -11,13 +11,17 @@ import torch
 from conftest import ROOT
 from safetensors.torch import save_file
 from test_golden import replay
+from test_robustness import point
 
 import cardiac_ct_fm as ccf
 from cardiac_ct_fm.errors import UsageError, WeightsError
 from cardiac_ct_fm.training.digital import held_out_seeds
 from cardiac_ct_fm.training.evaluate import weights_sha256
 from recipes import export_weights
-from recipes.card_figures import held_out_figures, patients, real_scan_figures
+from recipes.benchmarks.planning import weights_id
+from recipes.benchmarks.robustness_cases import UNCHANGED, Setting
+from recipes.benchmarks.robustness_numbers import summarised
+from recipes.card_figures import held_out_figures, patients, real_scan_figures, robustness_figures
 
 MODEL = "cardiac_unet_small"
 PICTURE = ROOT / "docs" / "coronaries.png"
@@ -206,6 +210,32 @@ def test_a_picture_must_be_one(name: str, tmp_path: Path, model: ccf.CardiacCTMo
 )
 def test_patients_are_named_as_heldout_takes_them(cases: list[str], option: str, whose: str) -> None:
     assert patients(cases) == (option, whose)
+
+
+def write_robustness(file: Path, model: ccf.CardiacCTModel) -> Path:
+    """Figures of one patient, as he is and at twice the noise."""
+    still = [point(name, 1.0, 0.9) for name in ("RCC", "LCC", "NCC")]
+    noisy = [point("RCC", 3.0, 0.7), point("LCC", 5.0, 0.5), point("NCC", None, 0.0, "missed")]
+    figures = summarised({UNCHANGED: still, Setting("noise", 2): noisy})
+    file.write_text(json.dumps({"about": {"weights": weights_id(model), "patients": 1}, **figures}))
+    return file
+
+
+def test_robustness_is_told_by_condition(tmp_path: Path, model: ccf.CardiacCTModel) -> None:
+    ((title, group),) = robustness_figures(write_robustness(tmp_path / "robustness.json", model), MODEL).items()
+    assert "under one changed condition" in title
+    assert group["Unchanged"] == "hinge points 1.0 mm, 100%, confidence 0.90"
+    noise = [text for name, text in group.items() if name.startswith("Noise, 2")]
+    assert noise == ["hinge points 5.0 mm, 33%, confidence 0.40"]
+    assert group["hinge points: all, and the surest 80%"] == "67% and 80% within 4 mm"
+    assert f"--model {MODEL} --n 1" in group["command"]
+
+
+def test_robustness_of_other_weights_is_refused(tmp_path: Path, model: ccf.CardiacCTModel) -> None:
+    file = write_robustness(tmp_path / "robustness.json", ccf.create_model(MODEL, seed=2))
+    args = export_weights.options(["--model", MODEL, "--run", "x", "--robustness", str(file)])
+    with pytest.raises(UsageError, match="measured with other weights"):
+        export_weights.measured(args, model)
 
 
 def test_a_figure_that_could_not_be_made_is_told(tmp_path: Path, model: ccf.CardiacCTModel) -> None:
