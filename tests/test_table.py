@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,42 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="left alone"):
         write_table([done(tmp_path, "a", lca_mm=1)], tmp_path)
     assert (tmp_path / TABLE).read_text() == "scan,area\na,1\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("case,name\nx,Müller\n".encode("cp1252"), "can't decode"),
+        (b'case,name\nx,"' + b"y" * 200_000 + b'"\n', "field larger than field limit"),
+        (b"case,name\nx,y,z\n", "more cells than there are columns"),
+        (b'case,name\nx,"y\n', "unexpected end of data"),
+    ],
+)
+def test_a_table_above_that_cannot_be_read_stays_and_is_told(
+    content: bytes, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / TABLE).write_bytes(content)
+    out = tmp_path / "p1"
+    write_table([done(out, "ct", lca_mm=1)], out)
+    assert update_above([done(out, "ct", lca_mm=3)], out) == []
+    assert f"Where {tmp_path / TABLE} lists these scans, their rows in it are old now" in caplog.text
+    assert reason in caplog.text
+    assert (tmp_path / TABLE).read_bytes() == content
+    with pytest.raises(DataError, match="mend it, or move it away"):
+        write_table([done(tmp_path, "ct", lca_mm=3)], tmp_path)
+    assert (tmp_path / TABLE).read_bytes() == content
+
+
+def test_a_table_above_that_cannot_be_written_fails_no_scan(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    many = {f"point{i}_mm": float(i) for i in range(2000)}
+    write_table([done(tmp_path, "p1/ct", **many)], tmp_path)
+    before, row = (tmp_path / TABLE).read_bytes(), done(tmp_path / "p1", "ct", **many)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        assert update_above([row], tmp_path / "p1") == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f"Where {tmp_path / TABLE} lists these scans, their rows in it are old now" in caplog.text
+    assert (tmp_path / TABLE).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [TABLE]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 
 TABLE = "measurements.csv"
 
+_log = logging.getLogger(__name__)
+
 
 def holds_table(out: Path) -> bool:
-    """Whether a table of ours that can be read lies in a folder."""
+    """Whether what begins like a table of ours lies in a folder."""
     path = out / TABLE
     if not os.access(path, os.R_OK) or not path.is_file():
         return False
@@ -34,7 +37,7 @@ def write_table(rows: Iterable[Mapping[str, Any]], out: Path) -> Path:
         The file.
 
     Raises:
-        DataError: there is another file of this name.
+        DataError: there is another file of this name, or one that cannot be read.
         OutputError: the file system refuses.
     """
     from cardiac_ct_fm.errors import DataError
@@ -69,25 +72,29 @@ def write_table(rows: Iterable[Mapping[str, Any]], out: Path) -> Path:
 def update_above(rows: Iterable[Mapping[str, Any]], out: Path) -> list[Path]:
     """Replace the rows of scans that were done again in tables further up, where a run over many scans listed them.
 
+    Such a table can be somebody else's: one that cannot be read or written is warned of, and the scans are done.
+
     Args:
         rows: see :func:`write_table`; names are relative to ``out``.
         out: folder of the results; a table in it is left to :func:`write_table`.
 
     Returns:
         The tables that were changed.
-
-    Raises:
-        OutputError: the file system refuses.
     """
+    from cardiac_ct_fm.errors import DataError, OutputError
+
     folder, changed = out.resolve(), []
     done = [row for row in rows if row["status"] == "done"]
-    for place in folder.parents:
-        if holds_table(place):
-            listed, below = _read(place / TABLE), folder.relative_to(place)
+    for place in folder.parents if done else ():
+        try:
+            listed = _read(place / TABLE) if holds_table(place) else {}
+            below = folder.relative_to(place)
             renamed = [{**row, "name": (below / row["name"]).as_posix()} for row in done]
             again = [row for row in renamed if row["name"] in listed]
             if again:
                 changed.append(write_table(again, place))
+        except (DataError, OutputError) as error:
+            _log.warning("Where %s lists these scans, their rows in it are old now: %s", place / TABLE, error)
     return changed
 
 
@@ -98,6 +105,20 @@ def namesakes(name: str, out: Path) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
-    """Scan → its cells by column."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        return {cells["case"]: cells for cells in csv.DictReader(stream)}
+    """Scan → its cells by column.
+
+    Raises:
+        DataError: what is in the file is no such table.
+    """
+    from cardiac_ct_fm.errors import DataError
+
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            table = {cells["case"]: cells for cells in csv.DictReader(stream, strict=True)}
+        if any(None in cells for cells in table.values()):
+            raise ValueError("a row has more cells than there are columns")
+    except (ValueError, csv.Error) as error:
+        raise DataError(
+            f"{path} cannot be read as a table of measurements ({error}); mend it, or move it away and predict again."
+        ) from error
+    return table
