@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from command_line import files_in
 from scipy import ndimage
 
 from cardiac_ct_fm.anatomy import HEART_LABELS
-from cardiac_ct_fm.errors import DataError
+from cardiac_ct_fm.errors import DataError, UsageError
 from cardiac_ct_fm.guidance import CHAMBERS
 from cardiac_ct_fm.inference import Predictor
 from cardiac_ct_fm.process import ALLOCATOR_VARIABLE
@@ -178,6 +179,16 @@ def test_an_interrupted_run_goes_on_with_the_scans_that_are_missing(finder: Path
     assert [path for path in cases if after[path] != before[path]] == [cases[1]]
 
 
+def test_finished_scans_that_were_seen_in_other_looks_are_not_taken(finder: Path, tmp_path: Path) -> None:
+    predictor, how = Predictor(finder), {"spacing_mm": SPACING_MM, "quality": "fast"}
+    measure(predictor, [UNCHANGED], 1, tmp_path, **how)
+    config = predictor.model.config
+    smaller = tuple(replace(look, spacing_mm=look.spacing_mm / 2) for look in config.looks)
+    predictor.model._set_config(config.replace(looks=smaller))
+    with pytest.raises(UsageError, match="same weights and other looks; remove the folder"):
+        measure(predictor, [UNCHANGED], 1, tmp_path, **how)
+
+
 def point(name: str, error: float | None, confidence: float, status: str = "ok", patient: str = "a") -> Row:
     score = Score("hps", name, "error_mm", error, "mm", status, confidence)  # type: ignore[arg-type]
     return Row(patient, patient, "", score)
@@ -250,6 +261,7 @@ def test_the_command_writes_tables_and_pictures_and_draws_them_again(finder, tmp
         "Cut off from above, 45 % of the heart missing",
         "Pacemaker lead",
         "the surest 80 %",
+        "`evaluate` leaves missed ones out",
     ):
         assert words in table
     assert table in capsys.readouterr().out

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 
 from cardiac_ct_fm import __version__
-from cardiac_ct_fm.errors import ImageError
-from cardiac_ct_fm.files import atomic_write
+from cardiac_ct_fm.errors import ImageError, UsageError
+from cardiac_ct_fm.files import atomic_write, write_json
 from cardiac_ct_fm.inference import Predictor, Quality
+from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.process import keep_freed_memory
 from cardiac_ct_fm.training.case_scores import Row, read_rows, score_case, write_rows
 from cardiac_ct_fm.training.digital import held_out_seeds
@@ -48,6 +49,12 @@ HEADS = ("heart", "hps", "ms", "calc")
 """What is measured; other heads of a model cost time and are left out."""
 
 
+AUROC = (
+    "AUROC: the chance that a point that is wrong or missed is less sure than a right one; `evaluate` leaves missed "
+    "ones out, and its figure is never higher."
+)
+
+
 def measure(
     predictor: Predictor,
     chosen: Sequence[Setting],
@@ -70,9 +77,13 @@ def measure(
         spacing_mm: voxel size where it is not what changes.
         quality: as in prediction.
         cache: folder that keeps rendered scans.
+
+    Raises:
+        UsageError: finished scans were seen in other looks.
     """
     model = predictor.model
     kind = f"{model.config.name}-{weights_id(model)}-{quality}-strength-{strength:g}-{spacing_mm:g}mm"
+    check_looks(rows / kind / "config.json", model)
     scores: dict[Setting, list[Row]] = {setting: [] for setting in chosen}
     for number, seed in enumerate(held_out_seeds()[:patients], start=1):
         for setting in chosen:
@@ -83,6 +94,24 @@ def measure(
                 print(f"patient {number}/{patients}: {setting.name}", file=sys.stderr, flush=True)
             scores[setting] += read_rows(file)
     return scores
+
+
+def check_looks(file: Path, model: CardiacCTModel) -> None:
+    """Note beside finished scans how the weights are used, looks and intensities, which their own name does not tell.
+
+    Raises:
+        UsageError: it says something else.
+    """
+    config = {key: value for key, value in model.config.to_dict().items() if key not in ("name", "provenance")}
+    now = json.loads(json.dumps(config))
+    if not file.exists():
+        write_json(file, now)
+    elif (then := json.loads(file.read_text(encoding="utf-8"))) != now:
+        changed = ", ".join(key for key in now if then.get(key) != now[key])
+        raise UsageError(
+            f"The scans in {file.parent} were seen with the same weights and other {changed}; remove the folder, or "
+            "give another one with --rows."
+        )
 
 
 def scored(predictor: Predictor, labelled: LabelledScan, quality: Quality) -> list[Row]:
@@ -137,7 +166,7 @@ def markdown(result: dict[str, Any]) -> list[str]:
         f"| {b['from']:g}–{b['to']:g} | {b['points']} | {b['confidence']:.2f} | {_percent(b['within'])} |"
         for b in result["calibration"]["all points"]
     ]
-    lines += ["", f"All points that were asked against the surest {_percent(SUREST)}, over all conditions.", ""]
+    lines += ["", f"All points that were asked against the surest {_percent(SUREST)}, over all conditions. {AUROC}", ""]
     lines += [
         "| points | asked | median, all | surest | within 4 mm, all | surest | AUROC |",
         "|---|---|---|---|---|---|---|",

@@ -1,8 +1,9 @@
 """Held-out digital patients under one changed condition at a time: the patient or the scan changes, never the picture.
 
-Everything else of a patient stays, the grain of the noise and the place of the scan included. The unchanged scan is the
-patient as the cohort draws him with what would blur a curve taken away: native voxels of at most the scan's 1 mm, no
-drawn field of view, no random warp of the HU scale, three free cusps, neither stent nor lead.
+Everything else of a patient stays, the place of the scan and, on voxels of the same size, the grain of the noise
+included. The unchanged scan is the patient as the cohort draws him with what would blur a curve taken away: native
+voxels of at most the scan's 1 mm, no drawn field of view, no random warp of the HU scale, three free cusps, neither
+stent nor lead.
 """
 
 from __future__ import annotations
