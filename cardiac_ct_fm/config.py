@@ -126,15 +126,6 @@ COMPACT_LOOKS: tuple[LookConfig, ...] = (
 )
 """Smaller windows for training and predicting on two cores: 256, 160 and 64 mm; longer hearts take more windows."""
 
-SMALL_ROOT_LOOKS: tuple[LookConfig, ...] = (
-    LookConfig("locate", 4.0, 64, ("heart",)),
-    LookConfig("heart", 2.0, 96, ("heart", "hps", "ms")),
-    LookConfig("root", 1.0, 64, ("heart", "hps", "ms", "calc")),
-)
-"""256, 192 and 64 mm, for four stages (multiples of 32 voxels) trained at 64³. With roots read in 64 mm all 18 hinge
-points of six held-out digital patients lay within 4 mm, in 96 mm 16 of them (medians 2.0 and 2.3 mm; after 1500 looks
-of the training that made ``cardiac_swin_small``), at the same cost."""
-
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -16,14 +16,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from cardiac_ct_fm.config import (
-    COMPACT_LOOKS,
-    DEFAULT_LOOKS,
-    SMALL_ROOT_LOOKS,
-    BackboneConfig,
-    LookConfig,
-    ModelConfig,
-)
+from cardiac_ct_fm.config import COMPACT_LOOKS, DEFAULT_LOOKS, BackboneConfig, LookConfig, ModelConfig
 from cardiac_ct_fm.errors import UnknownNameError, UsageError, WeightsError
 from cardiac_ct_fm.manifest import MANIFEST, ModelInfo
 
@@ -60,7 +53,6 @@ _ARCHITECTURES: dict[str, _Architecture] = {
         BackboneConfig("swin_unetr", 24, (2, 2, 2, 2), (3, 6, 12, 24), 4),
         15_536_569,
         "SwinUNETR, feature size 24",
-        SMALL_ROOT_LOOKS,
     ),
     "cardiac_swin_tiny": _Architecture(
         BackboneConfig("swin_unetr", 24, (2, 2, 2), (3, 6, 12), 4),
