@@ -128,7 +128,8 @@ def provenance_of(runs: Sequence[Path], model: CardiacCTModel) -> dict[str, Any]
     """Data, commands and commits of trainings, each from the weights of the one before.
 
     Raises:
-        UsageError: a training does not start from the one before, or the last trained another model.
+        UsageError: a training does not start from the one before, the first starts from weights of a training that is
+            not named, or the last trained another model.
     """
     pieces: list[dict[str, Any]] = []
     steps: dict[str, int] = {}
@@ -136,6 +137,8 @@ def provenance_of(runs: Sequence[Path], model: CardiacCTModel) -> dict[str, Any]
     for run in runs:
         own = json.loads((run / "runs.json").read_text(encoding="utf-8"))
         start = _option(own[0]["command"], "--start-from")
+        if before is None and start is not None:
+            raise UsageError(f"{run} started from {start}; name the runs before it with --run, too, in order.")
         if before is not None and (start is None or Path(start).parent.name != before.name):
             raise UsageError(f"{run} started from {start or 'random weights'}, not from {before}; check the order.")
         name = _option(own[-1]["command"], "--model") or DEFAULT_MODEL
@@ -159,8 +162,9 @@ def provenance_of(runs: Sequence[Path], model: CardiacCTModel) -> dict[str, Any]
 
 
 def _option(command: Sequence[str], name: str) -> str | None:
-    """The value of an option of a command."""
-    return command[command.index(name) + 1] if name in command else None
+    """The value of an option of a command, written as two words or with an equals sign."""
+    glued = [word.partition("=")[2] for word in command if word.startswith(f"{name}=")]
+    return command[command.index(name) + 1] if name in command else next(iter(glued), None)
 
 
 def check_measured(file: Path, model: CardiacCTModel, dtype: torch.dtype) -> None:

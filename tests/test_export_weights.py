@@ -169,10 +169,21 @@ def test_figures_of_other_weights_or_looks_are_refused(model: ccf.CardiacCTModel
 
 
 def test_trainings_out_of_order_or_of_another_model_are_refused(runs: list[Path], model: ccf.CardiacCTModel) -> None:
-    with pytest.raises(UsageError, match=r"started from random weights, not from .*second; check the order"):
-        export_weights.provenance_of(runs[::-1], model)
+    with pytest.raises(UsageError, match=r"started from random weights, not from .*first; check the order"):
+        export_weights.provenance_of([runs[0], runs[0]], model)
     with pytest.raises(UsageError, match=f"trained {MODEL}, not cardiac_swin_tiny"):
         export_weights.provenance_of(runs, ccf.create_model("cardiac_swin_tiny"))
+
+
+@pytest.mark.parametrize("form", [["--start-from", "{}"], ["--start-from={}"]])
+def test_a_first_training_that_continues_another_one_is_refused(
+    form: list[str], tmp_path: Path, runs: list[Path], model: ccf.CardiacCTModel
+) -> None:
+    start = [part.format(runs[0] / "average.safetensors") for part in form]
+    later = write_run(tmp_path / "later", {"w": torch.zeros(1)}, 12, "--model", MODEL, *start)
+    with pytest.raises(UsageError, match=r"later started from .*average.safetensors; name the runs before it"):
+        export_weights.provenance_of([later], model)
+    assert export_weights.provenance_of([runs[0], later], model)["steps"] == 42
 
 
 def test_a_grown_model_says_which_steps_trained_which_network(tmp_path: Path) -> None:
