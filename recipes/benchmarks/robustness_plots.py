@@ -227,7 +227,7 @@ def _together(axes: Axes, figures: Sequence[Figures], ranks: Mapping[str, Mappin
     axes.set_xlabel("mean confidence under a condition", fontsize=9)
     axes.set_ylabel(f"median error, mm (top: {LIMIT_MM:g} and more, or missed)", fontsize=9)
     axes.set_title("Is it less sure where it is worse?\n(one dot per condition and level)", fontsize=10)
-    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13))
 
 
 def _save(picture: Figure, path: Path) -> None:
