@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cardiac_ct_fm.config import ModelConfig
-from cardiac_ct_fm.errors import UsageError
+from cardiac_ct_fm.errors import OutputError, UsageError
 from cardiac_ct_fm.files import atomic_write
 from cardiac_ct_fm.manifest import MANIFEST, ModelInfo
 from cardiac_ct_fm.model_folder import rewrite_texts
@@ -133,4 +133,10 @@ def _write(folder: Path, pictures: Mapping[str, bytes]) -> None:
             temporary.write_bytes(data)
     for stale in (folder / PICTURES).glob("*"):
         if f"{PICTURES}/{stale.name}" not in pictures:
-            stale.unlink()
+            try:
+                stale.unlink()
+            except OSError as error:
+                raise OutputError(
+                    f"{stale} is no picture of the card and cannot be taken away ({error.strerror or error}); remove "
+                    "it and write the card again."
+                ) from error

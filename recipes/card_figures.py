@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from cardiac_ct_fm.training.digital import held_out_seeds
+from cardiac_ct_fm.training.digital import SCAN_SHAPE, SCAN_SPACING_MM, held_out_seeds
 
 Group = dict[str, dict[str, Any]]
 """Title of a group → measure → value."""
 
 POINTS = ("hinge points", "ostia", "septum")
+
+
+def merged(old: Group, new: Group) -> Group:
+    """Old figures, and new ones instead of all that the same module measured; titles also hold numbers of patients."""
+    again = {_module(group) for group in new.values()}
+    return {**{title: group for title, group in old.items() if _module(group) not in again}, **new}
+
+
+def _module(group: Any) -> str | None:
+    """The module that a group's command runs; None where no command is told, which nothing replaces."""
+    command = group.get("command") if isinstance(group, Mapping) else None
+    found = re.search(r"python -m ([\w.]+)", str(command))
+    return found[1] if found else None
 
 
 def held_out_figures(file: Path, model: str) -> Group:
@@ -47,8 +61,15 @@ def held_out_figures(file: Path, model: str) -> Group:
         figures["calcium volume"] = f"bias {calcium:.0f} mm³, limits of agreement {limits}"
     with file.with_name("scores.csv").open(newline="", encoding="utf-8") as stream:
         option, whose = patients({row["case"] for row in csv.DictReader(stream)})
-    dial = "" if data["strength"] is None else f" --strength {data['strength']:g}"
-    figures["command"] = f"`python -m recipes.benchmarks.heldout --model {model} {option}{dial}`"
+    every = [head["name"] for head in summary["config"]["heads"]]
+    figures["command"] = _command(
+        f"heldout --model {model} {option}",
+        strength=_unless(None, data["strength"]),
+        spacing=_unless(SCAN_SPACING_MM, data["spacing_mm"]),
+        shape=_unless([*SCAN_SHAPE], data["shape"]),
+        heads=_unless(every, summary["heads"]),
+        quality=_unless("standard", summary["quality"]),
+    )
     return {f"{summary['scans']} held-out digital patients {whose}, misses counted as failures": figures}
 
 
@@ -112,7 +133,7 @@ def real_scan_figures(file: Path, model: str) -> Group:
         "confidence of the points": {
             k: "not found" if v is None else f"{v:.2f}" for k, v in found["landmarks"].items()
         },
-        "command": f"`python -m recipes.benchmarks.real_scan --model {model}`",
+        "command": _command(f"real_scan --model {model}", quality=_unless("standard", found["quality"])),
     }
     return {"The real demonstration scan, agreement with TotalSegmentator, n=1": figures}
 
@@ -125,6 +146,7 @@ def robustness_figures(file: Path, model: str) -> Group:
         model: name of the published weights, for the command.
     """
     from recipes.benchmarks.robustness import title
+    from recipes.benchmarks.robustness_cases import CONDITIONS, SPACING_MM, STRENGTH, UNCHANGED
 
     result = json.loads(file.read_text(encoding="utf-8"))
     figures: dict[str, Any] = {}
@@ -140,10 +162,35 @@ def robustness_figures(file: Path, model: str) -> Group:
         every, kept = s["all"]["within"], s["kept"]["within"]
         if every is not None and kept is not None:
             figures[f"{name}: all, and the surest {s['share']:.0%}"] = f"{every:.0%} and {kept:.0%} within 4 mm"
-    count = result["about"]["patients"]
-    figures["command"] = f"`python -m recipes.benchmarks.robustness --model {model} --n {count} --out FOLDER`"
+    about = result["about"]
+    count = about["patients"]
+    changed = list(dict.fromkeys(setting["condition"] for setting in result["settings"]))
+    figures["command"] = _command(
+        f"robustness --model {model} --n {count} --out FOLDER",
+        conditions=_unless([*CONDITIONS], [name for name in changed if name != UNCHANGED.condition]),
+        strength=_unless(STRENGTH, about["strength"]),
+        spacing=_unless(SPACING_MM, about["spacing_mm"]),
+        quality=_unless("standard", about["quality"]),
+    )
     return {f"{count} held-out digital patients under one changed condition: median, within 4 mm": figures}
 
 
 def _mm(value: float | None) -> str:
     return "missed" if value is None else f"{value:.1f} mm"
+
+
+def _unless(default: Any, value: Any) -> str:
+    """The words of an option, none where it is the default."""
+    if value == default:
+        return ""
+    return " ".join(map(_word, value)) if isinstance(value, list) else _word(value)
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _command(start: str, **options: str) -> str:
+    """The command of a benchmark, with the options that have words."""
+    words = [f"--{name} {value}" for name, value in options.items() if value]
+    return f"`{' '.join(['python -m recipes.benchmarks.' + start, *words])}`"

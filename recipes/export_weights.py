@@ -10,7 +10,7 @@ benchmarks, and figures of other weights are refused. Models of up to 10 MB go i
 ``weights/`` of the clone, with a description in the package. Beside the weights lies ``test/golden.safetensors``: an
 input and every head's logits on a coarser grid, made from the file as it was written; ``tests/test_golden.py`` replays
 it. ``--card-only`` writes card, configuration and ``registry.json`` anew and leaves the weights to the byte; without
-``--run`` it keeps what they say of the training.
+``--run`` it keeps what they say of the training, and it keeps the figures of every benchmark that is not given anew.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from cardiac_ct_fm.registry import ASSETS, ELSEWHERE, clone_weights
 from cardiac_ct_fm.tensor_files import read_metadata
 from cardiac_ct_fm.training.evaluate import weights_sha256
 from recipes.benchmarks.planning import weights_id
-from recipes.card_figures import Group, held_out_figures, real_scan_figures, robustness_figures
+from recipes.card_figures import Group, held_out_figures, merged, real_scan_figures, robustness_figures
 
 DESCRIPTION = "100 % synthetic: trained on one machine on the digital cohort alone; not federated, not distilled."
 
@@ -49,9 +49,6 @@ BUNDLED_BYTES = 10_000_000
 MAX_LOGIT_CHANGE = 0.1
 """What half precision may change in a logit (a choice of this project): no probability by more than 0.025, because the
 slope of a logistic function is at most a quarter."""
-
-STORED = "Stored as"
-"""How the title of the figures begins that say what rounding the weights does."""
 
 DEFAULT_MODEL = "cardiac_swin_tiny"
 """What ``recipes.pretrain`` trains where its command names no model."""
@@ -121,7 +118,7 @@ def precision_figures(model: CardiacCTModel, dtype: torch.dtype) -> Group:
         )
     figures["allowed"] = f"{MAX_LOGIT_CHANGE} of a logit, which is 0.025 of a probability; the export refuses more"
     figures["command"] = f"`python -m recipes.export_weights --model {model.config.name} --run …` prints it"
-    return {f"{STORED} {str(dtype).removeprefix('torch.')}, against float32": figures}
+    return {f"Stored as {str(dtype).removeprefix('torch.')}, against float32": figures}
 
 
 def provenance_of(runs: Sequence[Path], model: CardiacCTModel) -> dict[str, Any]:
@@ -173,16 +170,19 @@ def check_measured(file: Path, model: CardiacCTModel, dtype: torch.dtype) -> Non
     Raises:
         UsageError: they do not.
     """
-    summary = json.loads(file.read_text(encoding="utf-8"))
-    if summary["weights_sha256"] not in {weights_sha256(model), weights_sha256(rounded(model, dtype))}:
+    measured_with = json.loads(file.read_text(encoding="utf-8"))
+    if "weights_sha256" not in measured_with:
+        raise UsageError(f"{file} does not say with which weights it was measured; measure again.")
+    if measured_with["weights_sha256"] not in {weights_sha256(model), weights_sha256(rounded(model, dtype))}:
         raise UsageError(f"{file} was measured with other weights; measure again.")
-    if summary["config"]["looks"] != model.config.to_dict()["looks"]:
+    if measured_with["config"]["looks"] != json.loads(json.dumps(model.config.to_dict()["looks"])):
         raise UsageError(f"{file} was measured with other looks; measure again.")
 
 
 def described(folder: Path) -> None:
     """Weights in the clone's ``weights/`` get a description in the package."""
-    if folder.resolve().parent == clone_weights():
+    clone = clone_weights()
+    if clone is not None and folder.resolve().parent == clone.resolve():
         ELSEWHERE.mkdir(exist_ok=True)
         shutil.copyfile(folder / MANIFEST, ELSEWHERE / f"{folder.name}.json")
 
@@ -216,11 +216,15 @@ def measured(args: argparse.Namespace, model: CardiacCTModel) -> Group:
         check_measured(file, model, args.dtype)
         figures |= held_out_figures(file, args.model)
     if args.real:
+        check_measured(args.real, model, args.dtype)
         figures |= real_scan_figures(args.real, args.model)
     if args.robustness:
-        given = json.loads(args.robustness.read_text(encoding="utf-8"))["about"]["weights"]
-        if given not in {weights_id(model), weights_id(rounded(model, args.dtype))}:
+        about = json.loads(args.robustness.read_text(encoding="utf-8"))["about"]
+        if about["weights"] not in {weights_id(model), weights_id(rounded(model, args.dtype))}:
             raise UsageError(f"{args.robustness} was measured with other weights; measure again.")
+        looks = json.loads(json.dumps(model.config.to_dict()["looks"]))
+        if about.get("looks", looks) != looks:  # figures of before the looks were noted are taken
+            raise UsageError(f"{args.robustness} was measured with other looks; measure again.")
         figures |= robustness_figures(args.robustness, args.model)
     return figures
 
@@ -245,8 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UsageError(f"{args.run[-1]} holds other weights than {folder}; --card-only does not write weights.")
     precision = precision_figures(model, args.dtype) if args.run else {}
     if args.card_only:
-        kept = {name: group for name, group in old.metrics.items() if name.startswith(STORED)}
-        figures = {**(measured(args, model) or old.metrics), **(precision or kept)}
+        figures = merged(old.metrics, {**measured(args, model), **precision})
         provenance = {"limitations": old.provenance.get("limitations", []), **provenance}
         rewrite_card(folder, provenance=provenance, metrics=figures, pictures=pictures or None)
     else:

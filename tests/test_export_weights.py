@@ -14,14 +14,16 @@ from test_golden import replay
 from test_robustness import point
 
 import cardiac_ct_fm as ccf
-from cardiac_ct_fm.errors import UsageError, WeightsError
+from cardiac_ct_fm.errors import OutputError, UsageError, WeightsError
+from cardiac_ct_fm.publish import rewrite_card
 from cardiac_ct_fm.training.digital import held_out_seeds
 from cardiac_ct_fm.training.evaluate import weights_sha256
 from recipes import export_weights
 from recipes.benchmarks.planning import weights_id
+from recipes.benchmarks.real_scan import measured_with
 from recipes.benchmarks.robustness_cases import UNCHANGED, Setting
 from recipes.benchmarks.robustness_numbers import summarised
-from recipes.card_figures import held_out_figures, patients, real_scan_figures, robustness_figures
+from recipes.card_figures import held_out_figures, merged, patients, real_scan_figures, robustness_figures
 
 MODEL = "cardiac_unet_small"
 PICTURE = ROOT / "docs" / "coronaries.png"
@@ -49,14 +51,22 @@ def write_run(folder: Path, weights: dict[str, torch.Tensor], step: int, *option
     return folder
 
 
+def write_real(file: Path, model: ccf.CardiacCTModel, **changes: Any) -> Path:
+    """Figures as ``recipes.benchmarks.real_scan`` prints them."""
+    file.write_text(json.dumps({**measured_with(model, "standard"), **REAL, **changes}))
+    return file
+
+
 def write_summary(folder: Path, model: ccf.CardiacCTModel, **changes: Any) -> Path:
     """Figures as ``recipes.benchmarks.heldout`` writes them, of two patients of each of three sites."""
     folder.mkdir()
     point = {**SPREAD, "success": {"4_mm": {"rate": 0.75}}, "found": 8, "swap_rate": 0.0, "confidence_auroc": 0.9}
     summary = {
         "weights_sha256": weights_sha256(model),
-        "config": {"looks": model.config.to_dict()["looks"]},
-        "data": {"strength": None},
+        "config": model.config.to_dict(),
+        "heads": list(model.heads),
+        "quality": "standard",
+        "data": {"strength": None, "spacing_mm": 1.0, "shape": [192, 192, 192]},
         "scans": 6,
         "landmarks": dict.fromkeys(("hinge points", "ostia", "septum"), point),
         "plane": {"plane_angle_deg": SPREAD},
@@ -88,8 +98,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, model: ccf.CardiacCTModel) ->
 def published(tmp_path_factory: pytest.TempPathFactory, model: ccf.CardiacCTModel, runs: list[Path]) -> Path:
     """What the command writes."""
     root = tmp_path_factory.mktemp("published")
-    (root / "real.json").write_text(json.dumps(REAL))
-    figures = ["--heldout", str(write_summary(root / "heldout", model)), "--real", str(root / "real.json")]
+    real = write_real(root / "real.json", model)
+    figures = ["--heldout", str(write_summary(root / "heldout", model)), "--real", str(real)]
     told = ["--limitation", "It was never trained.", "--picture", str(PICTURE), "Coronaries"]
     export_weights.main(["--model", MODEL, "--run", *map(str, runs), *figures, *told, "--out", str(root)])
     return root / f"{MODEL}.synthetic"
@@ -134,15 +144,18 @@ def test_a_precision_that_changes_the_answers_is_refused() -> None:
         export_weights.precision_figures(loud, torch.bfloat16)
 
 
-def test_a_card_is_written_anew_and_the_weights_stay(published: Path, tmp_path: Path) -> None:
+def test_a_card_is_written_anew_and_the_weights_stay(
+    published: Path, model: ccf.CardiacCTModel, tmp_path: Path
+) -> None:
     before = {p.name: p.read_bytes() for p in [*published.glob("*.safetensors"), *published.glob("test/*")]}
-    (tmp_path / "real.json").write_text(json.dumps({**REAL, "ascending_aorta_dice": 0.77}))
+    stored = export_weights.rounded(model, torch.float16)
+    real = write_real(tmp_path / "real.json", stored, ascending_aorta_dice=0.77)
     common = ["--model", MODEL, "--out", str(published.parent), "--card-only"]
-    export_weights.main([*common, "--real", str(tmp_path / "real.json"), "--limitation", "New."])
+    export_weights.main([*common, "--real", str(real), "--limitation", "New."])
     card = (published / "README.md").read_text(encoding="utf-8")
     for said in ("| Dice of the ascending aorta | 0.77 |", "- New.", "Stored as float16", "Training steps: 42"):
         assert said in card
-    assert "held-out" not in card
+    assert "6 held-out digital patients" in card and card.count("The real demonstration scan") == 1
     assert "![Coronaries](pictures/coronaries.png)" in card
     assert {p.name: p.read_bytes() for p in [*published.glob("*.safetensors"), *published.glob("test/*")]} == before
     assert ccf.from_pretrained(published).weight_files.verified  # type: ignore[union-attr]
@@ -166,6 +179,43 @@ def test_figures_of_other_weights_or_looks_are_refused(model: ccf.CardiacCTModel
         export_weights.check_measured(looks, model, torch.float16)
     stored = write_summary(tmp_path / "stored", export_weights.rounded(model, torch.float16))
     export_weights.check_measured(stored, model, torch.float16)
+
+
+def test_new_figures_replace_those_of_the_same_benchmark_alone(model: ccf.CardiacCTModel, tmp_path: Path) -> None:
+    real = real_scan_figures(write_real(tmp_path / "real.json", model), MODEL)
+    old = held_out_figures(write_summary(tmp_path / "old", model), MODEL)
+    new = held_out_figures(write_summary(tmp_path / "new", model, scans=9), MODEL)
+    plain = {"note": "measured by hand"}
+    assert list(old) != list(new)
+    assert merged({**plain, **old, **real}, new) == {**plain, **real, **new}
+    assert merged({**plain, **old, **real}, {}) == {**plain, **old, **real}
+
+
+def test_figures_of_the_real_scan_belong_to_the_weights_and_looks(model: ccf.CardiacCTModel, tmp_path: Path) -> None:
+    def taken(file: Path) -> Any:
+        return export_weights.measured(export_weights.options(["--card-only", "--real", str(file)]), model)
+
+    assert taken(write_real(tmp_path / "own.json", model))
+    assert taken(write_real(tmp_path / "stored.json", export_weights.rounded(model, torch.float16)))
+    with pytest.raises(UsageError, match="measured with other weights"):
+        taken(write_real(tmp_path / "other.json", ccf.create_model(MODEL, seed=2)))
+    with pytest.raises(UsageError, match="measured with other looks"):
+        taken(write_real(tmp_path / "looks.json", model, config={"looks": []}))
+    (tmp_path / "nobody.json").write_text(json.dumps(REAL))
+    with pytest.raises(UsageError, match="does not say with which weights"):
+        taken(tmp_path / "nobody.json")
+
+
+def test_the_commands_name_every_option_that_is_not_the_default(model: ccf.CardiacCTModel, tmp_path: Path) -> None:
+    data = {"strength": 0.7, "spacing_mm": 0.5, "shape": [96, 96, 64]}
+    summary = write_summary(tmp_path / "x", model, data=data, heads=["hps"], quality="fast")
+    (group,) = held_out_figures(summary, MODEL).values()
+    assert group["command"].endswith("0-1 --strength 0.7 --spacing 0.5 --shape 96 96 64 --heads hps --quality fast`")
+    (group,) = real_scan_figures(write_real(tmp_path / "real.json", model, quality="fast"), MODEL).values()
+    assert group["command"] == f"`python -m recipes.benchmarks.real_scan --model {MODEL} --quality fast`"
+    file = write_robustness(tmp_path / "robustness.json", model, strength=0.5, spacing_mm=2.0, quality="fast")
+    (group,) = robustness_figures(file, MODEL).values()
+    assert group["command"].endswith("--n 1 --out FOLDER --conditions noise --strength 0.5 --spacing 2 --quality fast`")
 
 
 def test_trainings_out_of_order_or_of_another_model_are_refused(runs: list[Path], model: ccf.CardiacCTModel) -> None:
@@ -208,6 +258,13 @@ def test_a_picture_must_be_one(name: str, tmp_path: Path, model: ccf.CardiacCTMo
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_among_the_pictures_is_told(published: Path) -> None:
+    (published / "pictures" / "mine").mkdir()
+    with pytest.raises(OutputError, match=r"pictures/mine is no picture of the card .*; remove it"):
+        rewrite_card(published, pictures={PICTURE: "Coronaries"})
+    (published / "pictures" / "mine").rmdir()
+
+
 @pytest.mark.parametrize(
     ("cases", "option", "whose"),
     [
@@ -223,12 +280,14 @@ def test_patients_are_named_as_heldout_takes_them(cases: list[str], option: str,
     assert patients(cases) == (option, whose)
 
 
-def write_robustness(file: Path, model: ccf.CardiacCTModel) -> Path:
+def write_robustness(file: Path, model: ccf.CardiacCTModel, **changes: Any) -> Path:
     """Figures of one patient, as he is and at twice the noise."""
     still = [point(name, 1.0, 0.9) for name in ("RCC", "LCC", "NCC")]
     noisy = [point("RCC", 3.0, 0.7), point("LCC", 5.0, 0.5), point("NCC", None, 0.0, "missed")]
     figures = summarised({UNCHANGED: still, Setting("noise", 2): noisy})
-    file.write_text(json.dumps({"about": {"weights": weights_id(model), "patients": 1}, **figures}))
+    about = {"weights": weights_id(model), "patients": 1, "strength": 0.7, "spacing_mm": 1.0, "quality": "standard"}
+    looks = model.config.to_dict()["looks"]
+    file.write_text(json.dumps({"about": {**about, "looks": looks, **changes}, **figures}))
     return file
 
 
@@ -242,16 +301,21 @@ def test_robustness_is_told_by_condition(tmp_path: Path, model: ccf.CardiacCTMod
     assert f"--model {MODEL} --n 1" in group["command"]
 
 
-def test_robustness_of_other_weights_is_refused(tmp_path: Path, model: ccf.CardiacCTModel) -> None:
-    file = write_robustness(tmp_path / "robustness.json", ccf.create_model(MODEL, seed=2))
+def test_robustness_of_other_weights_or_looks_is_refused(tmp_path: Path, model: ccf.CardiacCTModel) -> None:
+    file = tmp_path / "robustness.json"
     args = export_weights.options(["--model", MODEL, "--run", "x", "--robustness", str(file)])
+    write_robustness(file, ccf.create_model(MODEL, seed=2))
     with pytest.raises(UsageError, match="measured with other weights"):
         export_weights.measured(args, model)
+    write_robustness(file, model, looks=[])
+    with pytest.raises(UsageError, match="measured with other looks"):
+        export_weights.measured(args, model)
+    write_robustness(file, model)
+    assert export_weights.measured(args, model)
 
 
 def test_a_figure_that_could_not_be_made_is_told(tmp_path: Path, model: ccf.CardiacCTModel) -> None:
-    (tmp_path / "real.json").write_text(json.dumps(REAL))
-    (group,) = real_scan_figures(tmp_path / "real.json", MODEL).values()
+    (group,) = real_scan_figures(write_real(tmp_path / "real.json", model), MODEL).values()
     assert group["hinge-point circle to the annulus disc"] == "no circle"
     assert group["confidence of the points"]["MS1"] == "not found"
     lost = {"plane_angle_deg": {**SPREAD, "median": None}}

@@ -2,6 +2,8 @@
 
     python -m recipes.benchmarks.real_scan --model cardiac_swin_tiny
 
+The figures say which weights and looks they were measured with, in the words of ``recipes.benchmarks.heldout``.
+
 Region of the ascending aorta: within 30 mm of, and 0–60 mm along, the line from the centre of ``annulus_proper`` to
 that of ``sinotubular_junction``.
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,9 @@ from numpy.typing import NDArray
 
 from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS
 from cardiac_ct_fm.inference import Predictor
+from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.result import Prediction
+from cardiac_ct_fm.training.evaluate import weights_sha256
 from recipes.benchmarks.heldout import load
 
 SCAN = Path(__file__).parents[2] / "examples" / "data" / "ts-aorta-cta"
@@ -72,17 +77,29 @@ def circle(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np
     return centre, normal / np.linalg.norm(normal)
 
 
-def main() -> None:
+def measured_with(model: CardiacCTModel, quality: str) -> dict[str, Any]:
+    """Whose figures they are."""
+    return {
+        "model": model.config.name,
+        "weights_sha256": weights_sha256(model),
+        "config": {"looks": model.config.to_dict()["looks"]},
+        "quality": quality,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="cardiac_swin_tiny", help="as in ``heldout``")
     parser.add_argument("--quality", default="standard")
     parser.add_argument("--out", type=Path, help="save the prediction here")
-    args = parser.parse_args()
-    pred = Predictor(load(args.model), device="cpu")(SCAN / "ct_cropped.nii.gz", quality=args.quality)
+    args = parser.parse_args(arguments)
+    predictor = Predictor(load(args.model), device="cpu")
+    about = measured_with(predictor.model, args.quality)
+    pred = predictor(SCAN / "ct_cropped.nii.gz", quality=args.quality)
     if args.out:
         pred.save(args.out)
-    print(json.dumps(agreement(pred), indent=1))
+    print(json.dumps({**about, **agreement(pred)}, indent=1))
 
 
 if __name__ == "__main__":
