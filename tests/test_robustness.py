@@ -21,9 +21,17 @@ from cardiac_ct_fm.process import ALLOCATOR_VARIABLE
 from cardiac_ct_fm.training.case_scores import Row
 from cardiac_ct_fm.training.metrics import Score
 from cardiac_ct_fm.training.scans import LabelledScan
-from recipes.benchmarks.robustness import main, measure
+from recipes.benchmarks.robustness import main, markdown, measure
 from recipes.benchmarks.robustness_cases import CONDITIONS, UNCHANGED, Setting, case_under, scan, settings
-from recipes.benchmarks.robustness_numbers import calibration, selective, setting_figures, spearman, tracking
+from recipes.benchmarks.robustness_numbers import (
+    calibration,
+    flat,
+    selective,
+    setting_figures,
+    spearman,
+    summarised,
+    tracking,
+)
 
 SPACING_MM = 4.0
 
@@ -243,6 +251,14 @@ def test_confidence_that_falls_with_rising_errors_is_seen_as_such() -> None:
     assert tracking(blind, "hinge points")["median_error"] == pytest.approx(1.0)
     assert tracking(blind, "ostia") == {"settings": 0, "median_error": None, "failures": None}
     assert spearman([0.5, 0.5, 0.5], [1.0, 2.0, 3.0]) is None
+
+
+def test_points_that_a_model_does_not_give_are_not_counted_as_not_shown() -> None:
+    rows = {UNCHANGED: [point("RCC", 1.0, 0.9), point("LCC", 9.0, 0.2), point("NCC", None, 0.0, "absent")]}
+    about = {"model": "m", "weights": "w", "patients": 1, "strength": 0.7, "quality": "fast"}
+    table = markdown({"about": about, **summarised(rows), "rows": flat(rows)})
+    (line,) = (line for line in table if line.startswith("| Unchanged |") and "°" not in line and "mm" in line)
+    assert line == "| Unchanged | 5.0 mm, 50 %, 0.55 | – | – | – | 0 of 2 | 1, 0 |"
 
 
 def test_the_command_writes_tables_and_pictures_and_draws_them_again(finder, tmp_path, monkeypatch, capsys) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from recipes.benchmarks.robustness_cases import (
     scan,
     settings,
 )
-from recipes.benchmarks.robustness_numbers import POINTS, STRUCTURES, SUREST, flat, summarised
+from recipes.benchmarks.robustness_numbers import STRUCTURES, SUREST, flat, summarised
 from recipes.benchmarks.robustness_plots import draw_calibration, draw_robustness
 
 HEADS = ("heart", "hps", "ms", "calc")
@@ -150,7 +151,7 @@ def markdown(result: dict[str, Any]) -> list[str]:
         f"`{about['model']}` (weights {about['weights']}), {about['patients']} held-out digital patients at strength "
         f"{about['strength']:g}, `{about['quality']}`. A point that was not found is infinitely far.",
         "",
-        *_points_table(result["settings"]),
+        *_points_table(result["settings"], result["rows"]),
         "",
         "Median Dice on the grid of the scan; a structure that was not found counts as 0.",
         "",
@@ -185,7 +186,11 @@ def markdown(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _points_table(figures: Sequence[dict[str, Any]]) -> list[str]:
+def _points_table(figures: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Points by condition; a group that the model does not give has a dash and is counted nowhere."""
+    scores = [(row["setting"], row["structure"], row["status"]) for row in rows if row["measure"] == "error_mm"]
+    given = {group for group, names in GROUPS.items() if {structure for _, structure, _ in scores} & {*names}}
+    hidden_in = Counter(name for name, _, status in scores if status not in ("ok", "missed"))
     groups = " | ".join(f"{group}: median, within {WRONG_MM:g} mm, confidence" for group in GROUPS)
     lines = [f"| condition | {groups} | plane | missed | not shown, invented |", "|---" * (len(GROUPS) + 4) + "|"]
     for f in figures:
@@ -193,14 +198,14 @@ def _points_table(figures: Sequence[dict[str, Any]]) -> list[str]:
         cells = [
             f"{_mm(p['median_mm'], p['asked'])}, {_percent(p['within'])}, {_cell(p['confidence'])}"
             if p["asked"]
-            else "not shown"
-            for p in points
+            else ("not shown" if group in given else "–")
+            for group, p in zip(GROUPS, points, strict=True)
         ]
         angle = f["plane_angle_deg"]
         cells.append("–" if angle is None else f"{angle:.1f}°")
         asked, found = sum(p["asked"] for p in points), sum(p["found"] for p in points)
         cells.append(f"{asked - found} of {asked}")
-        hidden = f["patients"] * len(POINTS) - asked
+        hidden = hidden_in[f["name"]]
         cells.append(f"{hidden}, {sum(p['invented'] for p in points)}" if hidden else "")
         lines.append(f"| {title(f)} | " + " | ".join(cells) + " |")
     return lines
@@ -261,6 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "cardiac_ct_fm": __version__,
         "model": predictor.model.config.name,
         "weights": weights_id(predictor.model),
+        "looks": predictor.model.config.to_dict()["looks"],
         "patients": args.n,
         "strength": args.strength,
         "quality": args.quality,
