@@ -117,9 +117,9 @@ def model_info(name: str) -> ModelInfo:
     Raises:
         UnknownNameError: no such name.
         UsageError: there are several weights of this name and none is the default.
-        WeightsError: the ``registry.json`` of this name is damaged.
+        WeightsError: the ``registry.json`` of this name, or its description, is damaged.
     """
-    published, damaged = _published()
+    published, _ = _published()
     if name in published:
         return published[name]
     tags = [info for info in published.values() if info.name == name]
@@ -128,7 +128,7 @@ def model_info(name: str) -> ModelInfo:
     for chosen in (tags, defaults, *own):
         if len(chosen) == 1:
             return chosen[0]
-    for folder, error in damaged.items():
+    for folder, error in damaged_models().items():
         if not tags and name in (folder, folder.partition(".")[0]):
             raise error
     if tags:
@@ -153,19 +153,15 @@ def architecture_info(name: str) -> ModelInfo:
 
 
 def damaged_models() -> dict[str, WeightsError]:
-    """Weights that cannot be listed: the name of their folder, ``name.tag``, and what is wrong."""
-    return _published()[1]
+    """Weights that cannot be listed: the name of their folder or description, ``name.tag``, and what is wrong."""
+    here, damaged = _published()
+    return {**{name: error for name, error in _described()[1].items() if name not in here}, **damaged}
 
 
 def absent_models() -> dict[str, ModelInfo]:
     """Published weights that are not here, by ``name.tag``: an installed package has no ``weights/``."""
     here, damaged = _published()
-    told = [ModelInfo.from_manifest(path) for path in sorted(ELSEWHERE.glob("*.json"))]
-    return {
-        info.full_name: replace(info, pretrained=False, folder=None)
-        for info in told
-        if info.full_name not in {*here, *damaged}
-    }
+    return {name: info for name, info in _described()[0].items() if name not in {*here, *damaged}}
 
 
 def whereabouts(info: ModelInfo) -> str:
@@ -208,4 +204,17 @@ def _published() -> tuple[dict[str, ModelInfo], dict[str, WeightsError]]:
                 found.setdefault(info.full_name, info)
             except WeightsError as error:
                 damaged.setdefault(manifest.parent.name, error)
+    return found, damaged
+
+
+def _described() -> tuple[dict[str, ModelInfo], dict[str, WeightsError]]:
+    """Weights that the package describes, by ``name.tag``, and damaged descriptions."""
+    found: dict[str, ModelInfo] = {}
+    damaged: dict[str, WeightsError] = {}
+    for path in sorted(ELSEWHERE.glob("*.json")):
+        try:
+            info = ModelInfo.from_manifest(path)
+            found[info.full_name] = replace(info, pretrained=False, folder=None)
+        except WeightsError as error:
+            damaged[path.stem] = error
     return found, damaged

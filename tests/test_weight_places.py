@@ -120,6 +120,33 @@ def test_the_variable_brings_the_weights_of_a_clone_to_an_installed_package(inst
     assert told(installed, "models", **{MODELS_VARIABLE: str(clone / "weights")})["pretrained"]
 
 
+def test_a_clone_that_is_reached_through_a_link_describes_its_weights(clone: Path, tmp_path: Path) -> None:
+    link = tmp_path / "linked"
+    link.symlink_to(clone)
+    description = clone / "cardiac_ct_fm" / "assets" / "elsewhere" / f"{NAME}.json"
+    before = description.read_bytes()
+    description.unlink()
+    code = f"from pathlib import Path\nfrom recipes.export_weights import described\ndescribed(Path('weights/{NAME}'))"
+    done = run(
+        link, "-c", f"import os; os.chdir({str(link)!r})\n{code}", PYTHONPATH=os.pathsep.join(map(str, (link, ROOT)))
+    )
+    assert done.returncode == 0, done.stderr
+    assert description.read_bytes() == before
+
+
+def test_a_description_that_is_damaged_concerns_its_own_model_alone(published: Path, tmp_path: Path) -> None:
+    root = package(tmp_path / "package", published)
+    (root / "cardiac_ct_fm" / "assets" / "elsewhere" / "broken.shared.json").write_text("{}")
+    code = (
+        "from cardiac_ct_fm.registry import absent_models, damaged_models, known_names, model_info\n"
+        f"print(list(absent_models()), list(damaged_models()), model_info('{NAME}').tag, '{NAME}' in known_names())\n"
+        "model_info('broken')"
+    )
+    done = run(root, "-c", code)
+    assert done.stdout.strip() == f"['{NAME}'] ['broken.shared'] shared True", done.stderr
+    assert "WeightsError: " in done.stderr and "broken.shared.json is not a description of weights" in done.stderr
+
+
 def test_a_strangers_project_beside_the_package_is_no_clone(installed: Path, clone: Path) -> None:
     code = "from cardiac_ct_fm.registry import clone_weights; print(clone_weights())"
     assert run(installed, "-c", code).stdout.strip() == "None"
