@@ -126,10 +126,9 @@ def test_a_clone_that_is_reached_through_a_link_describes_its_weights(clone: Pat
     description = clone / "cardiac_ct_fm" / "assets" / "elsewhere" / f"{NAME}.json"
     before = description.read_bytes()
     description.unlink()
-    code = f"from pathlib import Path\nfrom recipes.export_weights import described\ndescribed(Path('weights/{NAME}'))"
-    done = run(
-        link, "-c", f"import os; os.chdir({str(link)!r})\n{code}", PYTHONPATH=os.pathsep.join(map(str, (link, ROOT)))
-    )
+    code = "from pathlib import Path\nfrom recipes.export_weights import described\n"
+    code += f"described(Path('linked/weights/{NAME}'))"
+    done = run(link, "-c", code, PYTHONPATH=os.pathsep.join(map(str, (link, ROOT))))
     assert done.returncode == 0, done.stderr
     assert description.read_bytes() == before
 
