@@ -29,6 +29,7 @@ from cardiac_ct_fm.anatomy import HINGE_POINTS
 from cardiac_ct_fm.files import atomic_write
 from cardiac_ct_fm.model import create_model, from_pretrained
 from cardiac_ct_fm.tensor_files import read_metadata, read_tensors
+from cardiac_ct_fm.training.denormals import denormals_as_zero
 from cardiac_ct_fm.training.looks import CohortLooks, LookPlan
 from cardiac_ct_fm.training.losses import partial_label_loss
 from cardiac_ct_fm.training.schedule import load_moments, moments, part
@@ -91,8 +92,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--skip", type=int, default=0, help="patients to skip when a new schedule starts")
     args = parser.parse_args(arguments)
+    with denormals_as_zero():
+        train(args, arguments)
+
+
+def train(args: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Train as the command line says; ``arguments`` are noted in ``runs.json``."""
     torch.set_num_threads(args.threads)
-    torch.set_flush_denormal(True)  # cardiac_ct_fm.training.denormals says why
     torch.manual_seed(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = create_model(args.model)

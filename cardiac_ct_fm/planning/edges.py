@@ -72,6 +72,7 @@ MIN_CLEAR_FRACTION = 0.5
 """A contour seen on fewer rays than this is not trusted (house choice)."""
 
 _LABELS = np.arange(256)
+"""Every value that a voxel of a label map can have."""
 
 
 def blood_level(image: Sampler, plane: Plane, radius_mm: float) -> float:
