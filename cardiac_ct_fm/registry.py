@@ -168,7 +168,7 @@ def whereabouts(info: ModelInfo) -> str:
     """Where published weights lie that are not here, and how to use them: the end of a sentence."""
     return (
         f"its {info.size_bytes / 1e6:.0f} MB lie in weights/ of this project's repository and are no part of the "
-        "installed package; run in a clone, install the clone with `pip install -e`, or set "
+        "installed package; install a clone with `pip install -e`, or set "
         f"{MODELS_VARIABLE}=CLONE/weights"
     )
 

@@ -110,7 +110,7 @@ def test_an_installed_package_refuses_to_load_it_and_names_the_ways_out(name: st
     code = f"from cardiac_ct_fm.weights import resolve\nresolve({name!r})"
     refused = run(installed, "-c", code).stderr
     assert f"WeightsError: {NAME} is not here" in refused
-    for way in ("run in a clone", "pip install -e", f"{MODELS_VARIABLE}=CLONE/weights"):
+    for way in ("a clone", "pip install -e", f"{MODELS_VARIABLE}=CLONE/weights"):
         assert way in refused
 
 
