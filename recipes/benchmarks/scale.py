@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from cardiac_ct_fm.registry import list_models
 from recipes.benchmarks.predict import QUALITIES, apart
 from recipes.benchmarks.scans import write_scan
 from recipes.benchmarks.tables import scale_picture, scale_table
@@ -47,8 +48,8 @@ def one(model: str, quality: str, threads: int, shape: tuple[int, ...], spacing:
     }
 
 
-def many(count: int, threads: int, quality: str, folder: Path) -> dict[str, Any]:
-    """Cost per scan of a folder of ``count`` scans through the command line, with the bundled model."""
+def many(count: int, model: str, threads: int, quality: str, folder: Path) -> dict[str, Any]:
+    """Cost per scan of a folder of ``count`` scans through the command line, with a published model."""
     shape, spacing = (256, 256, 246), (0.8, 0.8, 1.0)
     scan = write_scan(folder / "one.nii.gz", shape, spacing)
     cohort = folder / f"cohort{count}"
@@ -57,11 +58,10 @@ def many(count: int, threads: int, quality: str, folder: Path) -> dict[str, Any]
         link = cohort / f"scan{i:03d}.nii.gz"
         if not link.exists():
             os.link(scan, link)
-    command = [sys.executable, "-m", "cardiac_ct_fm", "predict", str(cohort), "-o", str(folder / f"out{count}")]
+    command = [sys.executable, "-m", "cardiac_ct_fm", "predict", str(cohort), "-o", str(folder / f"out{count}"), "-q"]
+    command += ["--model", f"cardiac_swin_{model}", "--quality", quality, "--threads", str(threads)]
     began = time.perf_counter()
-    process = subprocess.Popen(
-        [*command, "-q", "--quality", quality, "--threads", str(threads)], stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     wall = time.perf_counter() - began
     if status:
@@ -87,6 +87,8 @@ def main() -> None:
     parser.add_argument("--scans", type=int, nargs="*", default=SCANS)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
+    if args.scans and not list_models(f"cardiac_swin_{args.model}.*", pretrained=True):
+        parser.error(f"a folder of scans needs published weights; there are none of {args.model}: leave --scans empty")
     result: dict[str, Any] = {"model": args.model, "quality": args.quality, "threads": args.threads}
     spacing: tuple[float, ...] = (IN_PLANE_MM, IN_PLANE_MM, SLICE_MM)
     result["slices"] = [
@@ -97,7 +99,7 @@ def main() -> None:
         for s in args.spacings
     ]
     with tempfile.TemporaryDirectory() as folder:
-        result["scans"] = [many(n, args.threads, args.quality, Path(folder)) for n in args.scans]
+        result["scans"] = [many(n, args.model, args.threads, args.quality, Path(folder)) for n in args.scans]
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "scale.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (args.out / "scale.md").write_text(scale_table(result), encoding="utf-8")
