@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -14,6 +15,8 @@ from command_line import run
 from conftest import ROOT
 
 import cardiac_ct_fm as ccf
+from cardiac_ct_fm.commands.predict import predict
+from cardiac_ct_fm.commands.train import evaluate, finetune
 from cardiac_ct_fm.doctor import OPTIONAL, REQUIRED
 from cardiac_ct_fm.process import usable_cpus
 
@@ -69,6 +72,23 @@ def test_models_lists_architectures_and_info_tells_about_a_folder(finder: Path) 
     assert page.code == 0
     assert "sha256" in page.out
     assert run("info", "nobody").code == 2
+
+
+def test_models_names_one_default_and_it_is_what_predict_uses(
+    finder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ccf.export_pretrained(ccf.from_pretrained(finder), tmp_path, tag="test", description="for a test", default=True)
+    monkeypatch.setenv("CARDIAC_CT_FM_MODELS", str(tmp_path))
+    page = run("models").out
+    assert "finder.test" in page
+    told = " ".join(page.split())
+    assert told.lower().count("default") == 1
+    assert "The default: predict, finetune and evaluate use it without --model." in told
+    row = page[page.index("cardiac_swin_tiny.synthetic") :]
+    assert "The default" in row[: row.index("finder.test")]
+    for command in (predict, finetune, evaluate):
+        meant = inspect.signature(command).parameters["model"].default
+        assert ccf.model_info(meant).full_name == "cardiac_swin_tiny.synthetic"
 
 
 def test_info_begins_with_limitations_and_figures_and_tells_trainings_in_one_line() -> None:

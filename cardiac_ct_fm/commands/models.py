@@ -12,9 +12,14 @@ import typer
 from cardiac_ct_fm.commands import options
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from cardiac_ct_fm.manifest import ModelInfo
 
 BYTES_PER_MB = 1e6
+
+DEFAULT_MARK = "The default: predict, finetune and evaluate use it without --model."
+"""What the list says of the one model that :data:`cardiac_ct_fm.commands.options.DEFAULT_MODEL` means."""
 
 _TITLES = {"runs": "trainings", "synthetic_share": "synthetic share"}
 """Keys of a model's provenance that ``info`` shows by another name."""
@@ -44,6 +49,7 @@ def models(
         print_json([_row(info) for info in (*trained, *([] if pretrained else absent), *untrained)])
         return 0
     out = console()
+    default = _default_of_predict()
     if trained:
         listing = airy_table("Weights", "Heads", ">Parameters", ">MB", "Licence", "")
         for info in trained:
@@ -54,7 +60,7 @@ def models(
                 f"{info.parameters / 1e6:.1f} M",
                 f"{info.size_bytes / BYTES_PER_MB:.1f}",
                 info.license or "",
-                f"{info.description} (default)" if info.default else info.description,
+                _told(info.description, info.full_name == default),
             )
         out.print(listing)
         out.print()
@@ -74,6 +80,31 @@ def models(
     if not trained and not untrained and not absent:
         out.print(f"No name fits {pattern!r}.", markup=False)
     return 0
+
+
+def _default_of_predict() -> str | None:
+    """``name.tag`` that a command uses where --model is left out; None where that name means no weights that are here.
+
+    ``ModelInfo.default`` is something else: which weights the name of their architecture means.
+    """
+    from cardiac_ct_fm.errors import UsageError, WeightsError
+    from cardiac_ct_fm.registry import model_info
+
+    try:
+        meant = model_info(options.DEFAULT_MODEL)
+    except (UsageError, WeightsError):  # several of this name, or damaged ones: predict says so, nothing is marked
+        return None
+    return meant.full_name if meant.pretrained else None
+
+
+def _told(description: str, is_default: bool) -> Text:
+    """A model's line in the list; the one that is used without being asked for says so below it."""
+    from rich.text import Text
+
+    line = Text(description)
+    if is_default:
+        line.append(f"\n{DEFAULT_MARK}" if description else DEFAULT_MARK, style="bold")
+    return line
 
 
 def info(
