@@ -41,6 +41,15 @@ def full_float32() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+def fast_bf16(device: str) -> bool:
+    """Whether this machine multiplies bfloat16 matrices in hardware: a GPU, or a CPU with AMX.
+
+    Args:
+        device: ``cpu`` or ``cuda``, as ``torch.device.type`` has it.
+    """
+    return bool(torch.cuda.is_bf16_supported()) if device == "cuda" else bool(torch.cpu._is_amx_tile_supported())
+
+
 def choose_device(name: str) -> torch.device:
     """The device called ``name``; ``auto`` takes a GPU where there is one.
 

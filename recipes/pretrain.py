@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from cardiac_ct_fm.anatomy import HINGE_POINTS
 from cardiac_ct_fm.files import atomic_write
 from cardiac_ct_fm.model import create_model, from_pretrained
+from cardiac_ct_fm.runtime import fast_bf16
 from cardiac_ct_fm.tensor_files import read_metadata, read_tensors
 from cardiac_ct_fm.training.denormals import denormals_as_zero
 from cardiac_ct_fm.training.looks import CohortLooks, LookPlan
@@ -45,13 +46,6 @@ SAVE_EVERY = 250
 
 FOR_TRAINING = f"heads.{sinus_labels.HEAD}."
 """Where the weights stand that are not published."""
-
-
-def fast_bf16() -> bool:
-    """Whether this machine multiplies bfloat16 matrices in hardware: a GPU, or a CPU with AMX."""
-    if torch.cuda.is_available():
-        return True
-    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def quiet_worker(_: int) -> None:
@@ -127,7 +121,7 @@ def train(args: argparse.Namespace, arguments: Sequence[str]) -> None:
         looks, batch_size=1, num_workers=args.workers, collate_fn=collate, prefetch_factor=8,
         worker_init_fn=quiet_worker,
     )  # fmt: skip
-    half = fast_bf16()
+    half = fast_bf16(device)
     print(
         f"{args.model}: {model.num_parameters / 1e6:.2f} M parameters, step {step}/{args.steps}, bf16={half}",
         flush=True,

@@ -8,14 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from cardiac_ct_fm.errors import ConfigError
 from cardiac_ct_fm.training.statistics import paired_test
 from recipes.federated_distillation.__main__ import main
+from recipes.federated_distillation.checkpoint import starting_parameters
 from recipes.federated_distillation.comparison import Comparison
 from recipes.federated_distillation.comparison_table import collect, compare, markdown
+from recipes.federated_distillation.plan import final_step, make_plan
 from recipes.federated_distillation.presets import PRESETS
 from recipes.federated_distillation.settings import Settings
+from recipes.federated_distillation.sites import labels_of_sites
+from recipes.federated_distillation.trainee import initial_parameters
 
 TABLE = Settings(**PRESETS["table"])
 
@@ -136,3 +142,45 @@ def test_a_comparison_trains_tests_tables_and_lends_its_teachers(
     assert (tmp_path / "comparison" / "t" / "table.md").read_text() in shown.out
     assert main(command.split()) == 0
     assert "round" not in capsys.readouterr().err, "a finished comparison only prints its table"
+
+
+def begun(tmp_path: Path, **changes: object) -> Settings:
+    """The table's settings, beginning at a transformer's weights that no seed of the settings gives."""
+    settings = TABLE.replace(method="fedavg", model_type="swin_unetr", stage="distil", **changes)
+    step = final_step(make_plan(settings, labels_of_sites(settings)))
+    start = {k: torch.from_numpy(v) for k, v in initial_parameters(step, 5).items()}
+    save_file(start, tmp_path / "start.safetensors")
+    return settings.replace(ckpt=str(tmp_path / "start.safetensors"), lr=1e-4)
+
+
+def test_a_checkpoint_is_for_the_networks_of_its_architecture(tmp_path: Path) -> None:
+    comparison = Comparison(begun(tmp_path), tmp_path, print)
+    swin, unet = comparison.experiment("kd", "swin_unetr"), comparison.experiment("kd", "unet")
+    assert (swin.ckpt, swin.lr) == (str(tmp_path / "start.safetensors"), 1e-4)
+    assert (unet.ckpt, unet.lr) == ("", 0.0), "a U-Net begins from nothing, at its own rate"
+
+
+@pytest.mark.parametrize("kind", ["swin_unetr", "unet"])
+def test_teachers_of_the_checkpoints_architecture_begin_there_too(kind: str, tmp_path: Path) -> None:
+    settings = begun(tmp_path).replace(method="kd", teacher_type=kind)
+    teacher = next(s for s in make_plan(settings, labels_of_sites(settings)) if s.name == "teach-ms")
+    start = starting_parameters(settings, teacher)
+    given = load_file(tmp_path / "start.safetensors")
+    taken = [name for name in start if name in given and np.array_equal(start[name], given[name].numpy())]
+    nothing = initial_parameters(teacher, settings.seed)
+    if kind == "swin_unetr":
+        assert sorted(taken) == sorted(start), "trunk and head"
+    else:
+        assert all(np.array_equal(start[name], nothing[name]) for name in start)
+
+
+def test_a_comparison_from_a_checkpoint_says_how_good_that_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ckpt = begun(tmp_path).ckpt
+    command = "compare --preset table --locations site-1 --test-locations site-1 --scans 3 --labelled 2 --rounds 1 "
+    command += f"--epochs 1 --exp-name t --methods fedavg --networks swin_unetr --ckpt {ckpt} --out {tmp_path}"
+    assert main(command.split()) == 0
+    shown = capsys.readouterr().out
+    assert "| Swin, as it began |" in shown and "| FedSwin, all heads |" in shown
+    assert "Is the federated transformer better than what it began with?" in shown

@@ -215,3 +215,16 @@ def test_nothing_is_learned_where_a_pseudo_label_says_nothing() -> None:
         assert level.grad is not None
         assert (level.grad[:, :, :known] != 0).all()
         assert (level.grad[:, :, known:] == 0).all()
+
+
+def test_the_loss_is_taken_in_full_precision_whatever_the_networks() -> None:
+    from recipes.federated_distillation.examples import Example
+
+    target = torch.zeros((8, 8, 8), dtype=torch.uint8)
+    target[2:5, 2:5, 2:5] = 3
+    example = Example(torch.zeros(1, 8, 8, 8), {"hps": target}, {"hps": 1.0}, frozenset(), target, ("hps",))
+    logits = torch.randn((1, 6, 8, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    half, _ = labelled_loss({"hps": [logits]}, [example])
+    full, _ = labelled_loss({"hps": [logits.float()]}, [example])
+    assert half is not None and half.dtype == torch.float32
+    assert half == full

@@ -19,9 +19,10 @@ import torch
 
 from cardiac_ct_fm.model import create_model
 from cardiac_ct_fm.process import keep_freed_memory
+from cardiac_ct_fm.runtime import fast_bf16
 from cardiac_ct_fm.training.looks import CohortLooks, LookPlan
 from cardiac_ct_fm.training.losses import partial_label_loss
-from recipes.pretrain import collate, fast_bf16
+from recipes.pretrain import collate
 
 
 def steps(name: str, window: int, count: int, half: bool) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     keep_freed_memory()
-    halves = [False, True] if fast_bf16() else [False]
+    halves = [False, True] if fast_bf16("cpu") else [False]
     rows = [steps(m, w, args.steps, h) for m in args.models for w in args.windows for h in halves]
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "train.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -17,17 +17,23 @@ from recipes.federated_distillation.trainee import initial_parameters
 def starting_parameters(settings: Settings, step: Step) -> Arrays:
     """Parameters that a step begins with: the checkpoint's for what comes out, else random ones.
 
-    Teachers always begin at random; the checkpoint is for the network that the experiment is about.
+    Teachers take what the checkpoint has of them if its trunk is theirs, and begin at random otherwise; the checkpoint
+    is for the network that the experiment is about.
 
     Raises:
         ConfigError: the checkpoint does not fit (see :func:`check`).
         WeightsError: it cannot be read.
     """
     start = initial_parameters(step, settings.seed)
-    if not settings.ckpt or step.name.startswith("teach-"):
+    if not settings.ckpt:
         return start
     given = _read(settings.ckpt)
-    _compare(settings, step, start, given)
+    if step.stage == "teach":
+        if _foreign(start, given):
+            return start
+        given = {name: values for name, values in given.items() if name in start and values.shape == start[name].shape}
+    else:
+        _compare(settings, step, start, given)
     return {name: given.get(name, values) for name, values in start.items()}
 
 
@@ -42,6 +48,23 @@ def check(settings: Settings, plan: list[Step]) -> None:
         starting_parameters(settings, plan[0] if settings.mode == "test" else final_step(plan))
 
 
+def fits(settings: Settings, step: Step) -> bool:
+    """Whether the checkpoint has the trunk of a step's network.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    return not _foreign(initial_parameters(step, settings.seed), _read(settings.ckpt))
+
+
+def _foreign(start: Arrays, given: Arrays) -> list[str]:
+    """Parameters of the trunk that the checkpoint lacks or has in another shape."""
+    return [
+        n for n, values in start.items()
+        if head_of(n) is None and not n.startswith(COARSE) and (n not in given or given[n].shape != values.shape)
+    ]  # fmt: skip
+
+
 def _read(source: str) -> Arrays:
     """Tensors of a safetensors file, or of anything that ``from_pretrained`` takes."""
     if source.endswith(".safetensors"):
@@ -52,11 +75,7 @@ def _read(source: str) -> Arrays:
 
 def _compare(settings: Settings, step: Step, start: Arrays, given: Arrays) -> None:
     """Same trunk, and the heads that are wanted."""
-    wrong = [
-        n for n, values in start.items()
-        if head_of(n) is None and not n.startswith(COARSE) and (n not in given or given[n].shape != values.shape)
-    ]  # fmt: skip
-    if wrong:
+    if wrong := _foreign(start, given):
         raise ConfigError(
             f"ckpt {settings.ckpt} is not a {step.network.name}: {len(wrong)} parameters of the trunk differ, for "
             f"example {wrong[0]}. Choose its --model-type and --size, or another checkpoint."

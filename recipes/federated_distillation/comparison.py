@@ -15,9 +15,11 @@ from typing import Any
 from cardiac_ct_fm.config import LookConfig
 from cardiac_ct_fm.errors import ConfigError
 from cardiac_ct_fm.files import atomic_write, write_json
+from recipes.federated_distillation.checkpoint import fits, starting_parameters
 from recipes.federated_distillation.in_process import run_in_process
 from recipes.federated_distillation.local_training import Drawn
-from recipes.federated_distillation.plan import Step, make_plan
+from recipes.federated_distillation.messages import Arrays
+from recipes.federated_distillation.plan import Step, final_step, make_plan
 from recipes.federated_distillation.scans import Scan
 from recipes.federated_distillation.scoring import HeldOutWindow, draw_held_out_window, errors
 from recipes.federated_distillation.settings import METHODS, NETWORKS, POINT_TASKS, Settings
@@ -25,6 +27,9 @@ from recipes.federated_distillation.site_worker import SiteWorker
 from recipes.federated_distillation.sites import Site, digital_site, labels_of_sites
 from recipes.federated_distillation.state import State
 from recipes.federated_distillation.trainee import model_from
+
+START = "start"
+"""Name under which the checkpoint's own scores stand."""
 
 PatientScores = dict[str, dict[str, Any]]
 """Patient → head → ``points`` or ``dice`` → name → value, as :func:`.scoring.errors` gives it."""
@@ -51,12 +56,20 @@ class Comparison:
         self.folder = home / "comparison" / settings.exp_name
         self._sites: dict[str, Site] = {}
         self._drawn: dict[str, Drawn] = {}
+        self._begins: dict[str, bool] = {}
         self._windows: dict[tuple[str, LookConfig], HeldOutWindow] = {}
 
     def experiment(self, method: str, network: str) -> Settings:
-        """The settings of one method with one network."""
+        """The settings of one method with one network.
+
+        A checkpoint, and the learning rate chosen for it, are for the networks of its architecture; others start from
+        nothing at their own.
+        """
         name = f"{self.settings.exp_name}-{method}-{network.replace('_', '-')}"
-        return self.settings.replace(method=method, model_type=network, exp_name=name, stage="distil")
+        chosen = self.settings.replace(method=method, model_type=network, exp_name=name, stage="distil")
+        if chosen.ckpt and network not in self._begins:
+            self._begins[network] = fits(chosen, final_step(make_plan(chosen, labels_of_sites(chosen))))
+        return chosen if self._begins.get(network, True) else chosen.replace(ckpt="", lr=0.0)
 
     def run(self, methods: Sequence[str] = METHODS, networks: Sequence[str] = NETWORKS) -> None:
         """Train and test what is missing, one method after the other.
@@ -65,6 +78,7 @@ class Comparison:
             FederationError: a step failed.
         """
         for network in networks:
+            self._test_start(self.experiment("fedavg", network))
             for method in methods:
                 self._train(self.experiment(method, network))
                 self._test(self.experiment(method, network))
@@ -110,6 +124,8 @@ class Comparison:
             folder = self.home / "server" / other.exp_name
             if settings.method != "kd" or other == settings or not (folder / "settings.json").exists():
                 continue
+            if (other.ckpt, other.lr) != (settings.ckpt, settings.lr):
+                continue
             source = State(folder, other)
             for step in plan:
                 name = f"{step.name}.safetensors"
@@ -121,14 +137,23 @@ class Comparison:
         """Every final network, and the teachers, on the held-out patients of all sites."""
         state = State(self.home / "server" / settings.exp_name, settings)
         for step in make_plan(settings, labels_of_sites(settings)):
-            if step.kind != "train" or self.scores(settings, step.name) is not None:
-                continue
-            model = model_from(step, state.load(step.name))
-            heads = [h for h in step.heads if h in POINT_TASKS]
-            result: dict[str, PatientScores] = {}
-            for name in settings.test_locations or settings.locations:
-                look = model.config.look("root")
-                windows = {s.patient: self._window(s, look) for s in self._site(name).held_out}
-                result[name] = {patient: errors(model, window, heads) for patient, window in windows.items()}
-            write_json(self.folder / f"{settings.exp_name}.{step.name}.json", result)
-            self.say(f"{settings.exp_name}: {step.name} is tested")
+            if step.kind == "train" and self.scores(settings, step.name) is None:
+                self._test_network(settings, step, state.load(step.name), step.name)
+
+    def _test_start(self, settings: Settings) -> None:
+        """The checkpoint as it came; its scores stand with those of plain averaging."""
+        if settings.ckpt and self.scores(settings, START) is None:
+            step = final_step(make_plan(settings, labels_of_sites(settings)))
+            self._test_network(settings, step, starting_parameters(settings, step), START)
+
+    def _test_network(self, settings: Settings, step: Step, parameters: Arrays, name: str) -> None:
+        """One network on the held-out patients of all sites."""
+        model = model_from(step, parameters)
+        heads = [h for h in step.heads if h in POINT_TASKS]
+        look = model.config.look("root")
+        result: dict[str, PatientScores] = {}
+        for site in settings.test_locations or settings.locations:
+            windows = {s.patient: self._window(s, look) for s in self._site(site).held_out}
+            result[site] = {patient: errors(model, window, heads) for patient, window in windows.items()}
+        write_json(self.folder / f"{settings.exp_name}.{name}.json", result)
+        self.say(f"{settings.exp_name}: {name} is tested")

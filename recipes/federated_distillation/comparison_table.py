@@ -28,7 +28,7 @@ from cardiac_ct_fm.training.statistics import (
     quantile,
     success,
 )
-from recipes.federated_distillation.comparison import Comparison
+from recipes.federated_distillation.comparison import START, Comparison
 from recipes.federated_distillation.plan import Step, make_plan
 from recipes.federated_distillation.settings import METHODS, NETWORKS, POINT_TASKS
 from recipes.federated_distillation.sites import labels_of_sites
@@ -38,9 +38,12 @@ FloatArray = npt.NDArray[np.float64]
 GROUPS = ("training sites", "other sites")
 
 TITLES = {
+    (START, "swin_unetr"): "Swin, as it began",
+    (START, "unet"): "UNet, as it began",
     ("local", "unet"): "UNet, local",
     ("local", "swin_unetr"): "Swin, local",
     ("teach", "unet"): "FedUNet, one per task (the teachers)",
+    ("teach", "swin_unetr"): "FedSwin, one per task (the teachers)",
     ("fedavg", "unet"): "FedUNet, all heads",
     ("fedavg", "swin_unetr"): "FedSwin, all heads",
     ("condist", "unet"): "FedConDist-UNet",
@@ -54,9 +57,14 @@ QUESTIONS = (
     ("Does distillation help the transformer?", "FedKD-Swin", "FedSwin, all heads"),
     ("Does distillation help the U-Net?", "FedKD-UNet", "FedUNet, all heads"),
     ("Is the distilled transformer better than its teachers?", "FedKD-Swin", "FedUNet, one per task (the teachers)"),
+    ("Is the distilled transformer better than its teachers?", "FedKD-Swin", "FedSwin, one per task (the teachers)"),
     ("Is distillation better than conditional distillation?", "FedKD-Swin", "FedConDist-Swin"),
     ("Is a federated transformer better than local ones?", "FedSwin, all heads", "Swin, local"),
     ("Is a federated U-Net better than local ones?", "FedUNet, all heads", "UNet, local"),
+    ("Is the distilled transformer better than local ones?", "FedKD-Swin", "Swin, local"),
+    ("Is the distilled transformer better than the federated U-Net?", "FedKD-Swin", "FedUNet, all heads"),
+    ("Is the distilled transformer better than what it began with?", "FedKD-Swin", "Swin, as it began"),
+    ("Is the federated transformer better than what it began with?", "FedSwin, all heads", "Swin, as it began"),
     ("Is the distilled transformer better than the distilled U-Net?", "FedKD-Swin", "FedKD-UNet"),
 )
 """Pairs that are tested, first against second."""
@@ -96,15 +104,16 @@ def collect(comparison: Comparison) -> dict[str, dict[tuple[str, str], Column]]:
     for network in NETWORKS:
         for method in METHODS:
             settings = comparison.experiment(method, network)
-            for step in make_plan(settings, labels):
-                scores = comparison.scores(settings, step.name) if step.kind == "train" else None
-                teaches = step.stage == "teach"
-                title = TITLES.get(("teach", settings.teacher_type) if teaches else (method, network))
-                if (
-                    scores is None or title is None or (title, step.name) in seen
-                ):  # both students have the same teachers
+            training = [step for step in make_plan(settings, labels) if step.kind == "train"]
+            tested = [(("teach", settings.teacher_type) if s.stage == "teach" else (method, network), s, s.name)
+                      for s in training]  # fmt: skip
+            if method == "fedavg":
+                tested.append(((START, network), training[-1], START))
+            for kind, step, name in tested:
+                scores, title = comparison.scores(settings, name), TITLES.get(kind)
+                if scores is None or title is None or (title, name) in seen:  # both students have the same teachers
                     continue
-                seen.add((title, step.name))
+                seen.add((title, name))
                 _add(found.setdefault(title, {}), step, scores, comparison, labels)
     return {title: found[title] for title in TITLES.values() if title in found}
 

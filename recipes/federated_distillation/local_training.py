@@ -15,6 +15,7 @@ import torch
 
 from cardiac_ct_fm.errors import CardiacCTError
 from cardiac_ct_fm.model import CardiacCTModel
+from cardiac_ct_fm.runtime import fast_bf16
 from cardiac_ct_fm.training.denormals import denormals_as_zero
 from recipes.federated_distillation.examples import Example, View, choose_look, draw_view, example_of, generator
 from recipes.federated_distillation.networks import learning_rate, window
@@ -129,13 +130,15 @@ class LocalRound:
         step = self.step
         x, heart = stack(batch, self.device)
         seg = heart if step.network.condition_on_seg else None
-        logits = trainee(x, step.heads, seg)
+        half = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=fast_bf16(self.device.type))
+        with half:
+            logits = trainee(x, step.heads, seg)
         loss, parts = labelled_loss(logits, batch)
         for head, helper in self.helpers.items():
             bare = [i for i, e in enumerate(batch) if head in e.heads and head not in e.real]
             if not bare:
                 continue
-            with torch.no_grad():
+            with torch.no_grad(), half:
                 need = heart[bare] if helper.config.condition_on_seg else None
                 answer = helper(x[bare], heads=[head], segmentation=need)[head]
             own = logits[head][0][bare]

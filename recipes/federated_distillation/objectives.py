@@ -85,7 +85,7 @@ def labelled_loss(
         own = [i for i, e in enumerate(examples) if head in e.targets]
         if not own:
             continue
-        loss = levels[0].new_zeros(())
+        loss = levels[0].new_zeros((), dtype=torch.float32)
         classes = point_weights(head, levels[0])
         for weight in sorted({examples[i].weights[head] for i in own}):
             group = [i for i in own if examples[i].weights[head] == weight]
@@ -100,7 +100,7 @@ def point_weights(head: str, logits: Tensor) -> Tensor | None:
     """Class weights (C,) of a landmark head's cross-entropy, background first; None for a segmentation."""
     if HEADS[head].kind != "landmarks":
         return None
-    weights = logits.new_full((logits.shape[1],), POINT_WEIGHT)
+    weights = logits.new_full((logits.shape[1],), POINT_WEIGHT, dtype=torch.float32)
     weights[0] = 1.0
     return weights
 

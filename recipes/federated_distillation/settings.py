@@ -69,8 +69,9 @@ class Settings:
         test_on_local_updates: test each site's own network before it is averaged.
         exp_name: name of the experiment; its folder and the weights' tag.
         tags: words for people, kept in ``settings.json`` and the model card.
-        ckpt: weights (a model name, folder or ``.safetensors``) to start from or to test; kept on the server.
-        finetune: train the heads only; the trunk stays as in ``ckpt``. Teachers have no checkpoint and train whole.
+        ckpt: weights (a model name, folder or ``.safetensors``) to start from or to test; kept on the server. Teachers
+            of the same architecture start from them too, others from nothing.
+        finetune: train the heads only; the trunk stays as in ``ckpt``. Teachers train whole.
         condition_on_seg: task networks see the one-hot heart segmentation beside the image.
         output_seg: networks get a heart head and train it on the heart segmentation.
         patches: edge in voxels of random windows within a look; 0 takes the whole look.

@@ -87,7 +87,7 @@ class SiteWorker:
         pseudo = self._pseudo_labels() if step.pseudo else {}
         scans = self._usable(step, pseudo)
         helpers = self._helpers(step, order)
-        frozen = self.settings.finetune and step.stage != "teach"  # teachers begin at random, so they train whole
+        frozen = self.settings.finetune and step.stage != "teach"  # teachers train whole
         if frozen:
             trainee.model.freeze("trunk")
         work = LocalRound(
