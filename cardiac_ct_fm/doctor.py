@@ -128,6 +128,7 @@ def _weights() -> Iterator[Finding]:
         damaged_models,
         list_models,
         model_info,
+        named_folders,
         whereabouts,
     )
     from cardiac_ct_fm.weights import resolve
@@ -151,9 +152,25 @@ def _weights() -> Iterator[Finding]:
         yield Finding("Weights", name, f"sha256 verified, {size:.1f} MB in {info.folder}")
     for name, info in absent_models().items():
         yield Finding("Weights", name, f"not here: {whereabouts(info)}", "note")
-    extra = os.environ.get(MODELS_VARIABLE)
-    if extra:
-        yield Finding("Weights", MODELS_VARIABLE, extra)
+    for folder in named_folders():
+        text, found = _further_folder(folder)
+        yield Finding("Weights", MODELS_VARIABLE, text, "ok" if found else "note")
+
+
+def _further_folder(folder: Path) -> tuple[str, bool]:
+    """What lies in a folder that the environment names, and whether weights can be found in it."""
+    from cardiac_ct_fm.manifest import MANIFEST
+
+    hint = f"correct the variable or unset it; it names folders that hold NAME.TAG/{MANIFEST}"
+    try:
+        count = sum((inside / MANIFEST).is_file() for inside in folder.iterdir())
+    except FileNotFoundError:
+        return f"{folder} does not exist: {hint}", False
+    except OSError as error:
+        return f"{folder} cannot be read ({error.strerror}): {hint}", False
+    if (folder / MANIFEST).is_file():
+        return f"{folder} is a model itself; let the variable name the folder above: {folder.resolve().parent}", False
+    return (f"{count} in {folder}", True) if count else (f"{folder} holds no weights: {hint}", False)
 
 
 def _version(distribution: str) -> str | None:

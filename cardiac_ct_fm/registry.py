@@ -187,6 +187,11 @@ def clone_weights() -> Path | None:
     return root / "weights" if re.search(r'^name = "cardiac-ct-fm"$', project, flags=re.MULTILINE) else None
 
 
+def named_folders() -> list[Path]:
+    """Folders of weights that :data:`MODELS_VARIABLE` names, whether they are there or not."""
+    return [Path(p) for p in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if p]
+
+
 def _own_folders() -> list[Path]:
     """Folders of weights that belong to this project: the package's, then the clone's."""
     clone = clone_weights()
@@ -197,7 +202,7 @@ def _published() -> tuple[dict[str, ModelInfo], dict[str, WeightsError]]:
     """Weights by ``name.tag``, and damaged ones; the project's own first, then those of :data:`MODELS_VARIABLE`."""
     found: dict[str, ModelInfo] = {}
     damaged: dict[str, WeightsError] = {}
-    for root in (*_own_folders(), *(Path(p) for p in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if p)):
+    for root in (*_own_folders(), *named_folders()):
         for manifest in sorted(root.glob(f"*/{MANIFEST}")):
             try:
                 info = ModelInfo.from_manifest(manifest)

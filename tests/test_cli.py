@@ -117,6 +117,27 @@ def test_weights_in_a_shared_folder_are_listed_and_verified(
     assert "✗" in next(line for line in answer.out.splitlines() if "finder.test" in line)
 
 
+def test_doctor_warns_of_each_named_folder_that_holds_no_weights_and_tells_the_way_out(
+    finder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ccf.export_pretrained(ccf.from_pretrained(finder), tmp_path / "models", tag="test")
+    empty, file = tmp_path / "empty", tmp_path / "file"
+    empty.mkdir()
+    file.touch()
+    named = [tmp_path / "models", tmp_path / "typo", empty, file, model]
+    monkeypatch.setenv("CARDIAC_CT_FM_MODELS", os.pathsep.join(map(str, named)))
+    answer = run("doctor", "--json")
+    assert answer.code == 0
+    findings = [f for f in json.loads(answer.out) if f["name"] == "CARDIAC_CT_FM_MODELS"]
+    assert [f["verdict"] for f in findings] == ["ok", *["note"] * 4]
+    assert findings[0]["text"] == f"1 in {named[0]}"
+    reasons = ("does not exist", "holds no weights", "cannot be read (Not a directory)", "is a model itself")
+    for folder, finding, reason in zip(named[1:], findings[1:], reasons, strict=True):
+        assert finding["text"].startswith(f"{folder} {reason}")
+    assert all("correct the variable or unset it" in f["text"] for f in findings[1:4])
+    assert findings[4]["text"].endswith(f"name the folder above: {tmp_path / 'models'}")
+
+
 def test_doctor_as_json_has_a_verdict_on_everything() -> None:
     findings = json.loads(run("doctor", "--json").out)
     assert {"Software", "Hardware", "Weights"} == {f["group"] for f in findings}
