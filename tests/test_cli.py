@@ -103,6 +103,21 @@ def test_info_begins_with_limitations_and_figures_and_tells_trainings_in_one_lin
     assert "--start-from" in run("info", "cardiac_swin_tiny", "--json").out
 
 
+def test_info_is_plain_text_and_its_commands_can_be_pasted(finder: Path, tmp_path: Path) -> None:
+    command = "python -m recipes.benchmarks.heldout --model finder"
+    figures = {"Held out": {"Dice": 0.5, "command": f"`{command}`"}, "alone": f"`{command} --n 1`"}
+    model = ccf.from_pretrained(finder)
+    limits = {"limitations": ["Turned cusps (`recipes.turned`).", "None."], "how": {"by": ["`recipes.how`"]}}
+    model._set_config(model.config.replace(provenance=limits))
+    made = ccf.export_pretrained(model, tmp_path, tag="test", description="See `README.md`.", metrics=figures)
+    lines = [" ".join(line.split()) for line in run("info", made).out.splitlines()]
+    assert "`" not in "".join(lines)
+    wanted = ("finder.test See README.md.", f"command {command}", f"{command} --n 1", "how by recipes.how")
+    for line in (*wanted, "1 Turned cusps (recipes.turned)."):
+        assert line in lines
+    assert f"`{command}`" in run("info", made, "--json").out
+
+
 def test_weights_in_a_shared_folder_are_listed_and_verified(
     finder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,7 +125,7 @@ def info(
         print_json(_row(known))
         return 0
     out = console()
-    out.print(Text.assemble("\n  ", (known.full_name, "bold"), f"  {known.description}"), soft_wrap=True)
+    out.print(Text.assemble("\n  ", (known.full_name, "bold"), f"  {_plain(known.description)}"), soft_wrap=True)
     for title, facts in _sections(known):
         listing = Table.grid(padding=(0, 0, 0, 2), pad_edge=True)
         listing.add_column(no_wrap=True, style="dim")
@@ -146,7 +146,7 @@ def _row(info: ModelInfo) -> dict[str, Any]:
 def _sections(info: ModelInfo) -> list[tuple[str, list[tuple[str, str]]]]:
     """What is known, in the order a reader needs it: what it cannot do, what was measured, then all else."""
     provenance = dict(info.provenance)
-    limits = [(str(i), str(text)) for i, text in enumerate(provenance.pop("limitations", []), start=1)]
+    limits = [(str(i), _plain(str(text))) for i, text in enumerate(provenance.pop("limitations", []), start=1)]
     measured = [
         (name, [(key, _inline(value)) for key, value in (group if isinstance(group, dict) else {"": group}).items()])
         for name, group in info.metrics.items()
@@ -188,4 +188,9 @@ def _inline(value: Any) -> str:
             last = f", the last at commit {value[-1]['commit']}" if "commit" in value[-1] else ""
             return f"{len(value)}{last}; --json tells all"
         return (" " if any(str(v).startswith("-") for v in value) else ", ").join(_inline(v) for v in value)
-    return str(value)
+    return _plain(str(value))
+
+
+def _plain(text: str) -> str:
+    """Text of a model card without Markdown's marks around commands, the only marks that its figures use."""
+    return text.replace("`", "")
