@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -54,6 +55,26 @@ def write_folder(
     _replace(Path(folder), write, stale=_TENSORS)
 
 
+def copy_folder(folder: str | Path, files: Mapping[str, Path]) -> None:
+    """Write a model folder whose files are there already; other files in it stay, an older model in it is replaced.
+
+    Args:
+        folder: the model folder; the files may lie in it.
+        files: name in the folder → file, the configuration last (:func:`cardiac_ct_fm.unchanged.original_files`).
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+
+    def write(inside: Path) -> list[Path]:
+        for name, path in files.items():
+            (inside / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, inside / name)
+        return [inside / name for name in files]
+
+    _replace(Path(folder), write, stale=_TENSORS)
+
+
 def rewrite_texts(folder: str | Path, config: ModelConfig, info: ModelInfo) -> None:
     """Write configuration, ``registry.json`` and card of a model folder anew; its weights stay as they are.
 
@@ -83,7 +104,9 @@ def _replace(target: Path, write: Callable[[Path], Sequence[Path]], stale: re.Pa
             for path in [path for path in target.iterdir() if stale and stale.fullmatch(path.name)]:
                 path.unlink()
             for path in written:
-                path.replace(target / path.name)
+                place = target / path.relative_to(temporary)
+                place.parent.mkdir(exist_ok=True)
+                path.replace(place)
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}. Choose another folder.") from error
 

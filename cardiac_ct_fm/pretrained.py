@@ -21,7 +21,7 @@ from cardiac_ct_fm.head_files import HeadFile
 from cardiac_ct_fm.hub import HubOptions, push_folder
 from cardiac_ct_fm.manifest import ModelInfo
 from cardiac_ct_fm.model_card import model_card
-from cardiac_ct_fm.model_folder import write_folder
+from cardiac_ct_fm.model_folder import copy_folder, write_folder
 from cardiac_ct_fm.runtime import choose_device
 from cardiac_ct_fm.tensor_files import (
     MAX_SHARD_BYTES,
@@ -33,6 +33,7 @@ from cardiac_ct_fm.tensor_files import (
     tensor_names,
 )
 from cardiac_ct_fm.trunk import Backbone
+from cardiac_ct_fm.unchanged import original_files
 from cardiac_ct_fm.weights import WeightFiles, resolve, resolve_head
 
 LICENSE = "apache-2.0"
@@ -121,27 +122,34 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         self,
         save_directory: str | Path,
         *,
-        dtype: torch.dtype = torch.float32,
-        max_shard_bytes: int = MAX_SHARD_BYTES,
+        dtype: torch.dtype | None = None,
+        max_shard_bytes: int | None = None,
         info: ModelInfo | None = None,
     ) -> None:
         """Write ``config.json``, safetensors, ``registry.json`` with their sha256, and a model card.
 
-        All files are written to a temporary folder first and then moved, the configuration last.
+        All files are written to a temporary folder first and then moved, the configuration last. A model that is still
+        what it was loaded from, to the bit, gives the same files again, with the figures and pictures of its card,
+        unless one of the options is given.
 
         Args:
             save_directory: made where it does not exist; other files in it stay.
-            dtype: precision on disk; loading gives float32 in any case.
-            max_shard_bytes: size of one file above which the weights are split.
+            dtype: precision on disk, float32 when None; loading gives float32 in any case.
+            max_shard_bytes: size of one file above which the weights are split, :data:`MAX_SHARD_BYTES` when None.
             info: licence, metrics and tag for ``registry.json``.
 
         Raises:
             OutputError: the folder cannot be written.
             WeightsError: a weight does not fit into ``dtype``.
         """
-        write_folder(
-            save_directory, self.config, floats(self.state_dict()), info or self._info(), dtype, max_shard_bytes
-        )
+        weights = floats(self.state_dict())
+        if dtype is None and max_shard_bytes is None and info is None:
+            originals = original_files(self.config, weights, self.weight_files)
+            if originals is not None:
+                copy_folder(save_directory, originals)
+                return
+        shard = MAX_SHARD_BYTES if max_shard_bytes is None else max_shard_bytes
+        write_folder(save_directory, self.config, weights, info or self._info(), dtype or torch.float32, shard)
 
     def push_to_hub(  # type: ignore[override]  # what is pushed is what save_pretrained writes, nothing else
         self,
@@ -151,9 +159,11 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         private: bool | None = None,
         token: str | None = None,
         branch: str | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> str:
         """Save the model and commit the folder to a Hub repository, which is made where it does not exist.
+
+        A model that is still what it was loaded from is pushed as it is: the same files, card and figures included.
 
         Args:
             repo_id: ``org/name``.
@@ -161,7 +171,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
             private: whether a new repository is private.
             token: access token; the one of ``hf auth login`` when None. It is never logged.
             branch: branch to commit to; ``main`` when None.
-            dtype: precision of the files.
+            dtype: precision of the files; see :meth:`save_pretrained`.
 
         Returns:
             The commit's address.

@@ -42,6 +42,7 @@ class WeightFiles:
         tensors: the safetensors file, or its shards.
         sha256: file name → digest of the tensor files.
         verified: whether the model's own digests were compared with a published list.
+        repository: Hub repository and commit that they were fetched from, None for a folder.
     """
 
     source: str
@@ -49,6 +50,7 @@ class WeightFiles:
     tensors: tuple[Path, ...]
     sha256: dict[str, str]
     verified: bool
+    repository: tuple[str, str] | None = None
 
     def with_head(self, path: Path) -> WeightFiles:
         """These files and a head file, which carries the identity of its trunk instead of a published digest."""
@@ -79,7 +81,7 @@ def resolve(source: str | Path, hub: HubOptions | None = None, *, verify: bool =
         return _open(Path(name), f"folder {name}", lambda file: _local(Path(name), file), verify)
     if kind == "hub":
         fetch = HubFetcher(name, replace(hub, revision=revision or hub.revision))
-        return _open(None, f"Hub repository {name}", fetch, verify)
+        return _of_commit(_open(None, f"Hub repository {name}", fetch, verify), fetch)
     info = model_info(name)
     if info.folder is None and info.tag is not None:
         raise WeightsError(f"{info.full_name} is not here: {whereabouts(info)}.")
@@ -93,7 +95,7 @@ def resolve(source: str | Path, hub: HubOptions | None = None, *, verify: bool =
         folder = info.folder
         return _open(folder, info.full_name, lambda file: _local(folder, file), verify, info)
     fetch = HubFetcher(info.repo_id, replace(hub, revision=info.revision))
-    return _open(None, info.full_name, fetch, verify, info)
+    return _of_commit(_open(None, info.full_name, fetch, verify, info), fetch)
 
 
 def resolve_head(source: str | Path, hub: HubOptions | None = None) -> Path | None:
@@ -190,6 +192,11 @@ def _open(
             )
     tensors = {name: digests.get(name) or sha256_of(local[name]) for name in names}
     return WeightFiles(source, local[CONFIG_FILE], tuple(local[n] for n in names), tensors, verified=bool(digests))
+
+
+def _of_commit(files: WeightFiles, fetch: HubFetcher) -> WeightFiles:
+    """The files with the commit that they were fetched from."""
+    return files if fetch.revision is None else replace(files, repository=(fetch.repo_id, fetch.revision))
 
 
 def _tensor_names(source: str, folder: Path | None, fetch: Callable[[str], Path | None]) -> list[str]:

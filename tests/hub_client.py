@@ -28,7 +28,7 @@ def logits_digest(model: ccf.CardiacCTModel) -> str:
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     if request.pop("verb") == "push":
-        model = ccf.from_pretrained(request["folder"])
+        model = ccf.from_pretrained(request["folder"], cache_dir=request.get("cache_dir"))
         return {"url": str(model.push_to_hub(request["repo"], token=request["token"]))}
     model = ccf.from_pretrained(request.pop("source"), **request)
     assert model.weight_files is not None

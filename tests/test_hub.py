@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import pytest
 import torch
+from conftest import ROOT
 from hub_client import logits_digest
 from hub_server import Fault, HubServer, Repository
 from small_models import small_config, small_model
@@ -272,6 +273,62 @@ def test_a_pushed_model_comes_back_bit_identical_with_its_card(
     again = client.ask(source="org/pushed", cache_dir=tmp_path / "cache")
     assert (again["verified"], again["logits"]) == (True, logits_digest(small_model()))
     assert TOKEN not in client.log.read_text()
+
+
+def with_card(root: Path) -> Path:
+    """Weights in half precision and shards, published with figures and a picture."""
+    return ccf.export_pretrained(
+        small_model(),
+        root,
+        tag="told",
+        license="cc-by-4.0",
+        metrics={"Held out": {"Dice": 0.875}},
+        pictures={ROOT / "docs" / "coronaries.png": "Coronaries"},
+    )
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_published_model_is_pushed_as_it_is(server: HubServer, client: Client, tmp_path: Path) -> None:
+    folder = with_card(tmp_path / "weights")
+    published = files_of(folder)
+    (folder / "patients.csv").write_text("nobody else's business")
+    assert "url" in client.ask("push", folder=folder, repo="org/mine", token=TOKEN)
+    mine = server.repositories["org/mine"]
+    assert mine.commits[mine.refs["main"]] == published
+    assert {"README.md", "registry.json", "pictures/coronaries.png"} < set(published)
+    assert b"| Dice | 0.875 |" in published["README.md"]
+    again = client.ask(source="org/mine", cache_dir=tmp_path / "cache")
+    assert again["verified"]
+
+
+def test_a_model_of_a_repository_is_pushed_to_another_with_card_and_pictures(
+    server: HubServer, client: Client, tmp_path: Path
+) -> None:
+    folder = with_card(tmp_path / "weights")
+    first = server.add_folder("org/theirs", folder)
+    server.repositories["org/theirs"].refs["v1"] = first
+    small_model(seed=1).save_pretrained(tmp_path / "later")
+    server.add_folder("org/theirs", tmp_path / "later")
+    cache = tmp_path / "cache"
+    assert "url" in client.ask("push", folder="org/theirs@v1", repo="org/mine", token=TOKEN, cache_dir=cache)
+    mine = server.repositories["org/mine"]
+    assert mine.commits[mine.refs["main"]] == files_of(folder), "the files of that commit, not of a later one"
+
+
+def test_a_push_that_cannot_keep_the_card_says_so(server: HubServer, client: Client, tmp_path: Path) -> None:
+    folder = with_card(tmp_path / "weights")
+    (folder / "README.md").unlink()
+    server.add_folder("org/cardless", folder)
+    cache = tmp_path / "cache"
+    assert "url" in client.ask("push", folder="org/cardless", repo="org/mine", token=TOKEN, cache_dir=cache)
+    assert "without the figures of the published card: Hub repository org/cardless has no README.md" in (
+        client.log.read_text()
+    )
+    again = client.ask(source="org/mine", cache_dir=cache)
+    assert (again["verified"], again["logits"]) == (True, client.ask(source=folder, cache_dir=cache)["logits"])
 
 
 @pytest.mark.parametrize(("status", "message"), [(401, "HTTP 401.*hf auth login"), (503, "HTTP 503; try again later")])

@@ -23,7 +23,7 @@ LEVELS = (
     {"geometry", "hub", "model_card"},
     {"volume_io", "dicom_io", "image_checks", "landmark_io", "label_resampling", "weights", "trunk", "cpu_blocks"},
     {"tensor_files", "backbones", "preprocess", "label_io"},
-    {"heads", "head_files", "model_folder", "result", "checkpoints"},
+    {"heads", "head_files", "model_folder", "unchanged", "result", "checkpoints"},
     {"pretrained", "decode", "runtime", "scan_list", "doctor"},
     {"model", "publish", "planning", "volumes"},
     {"looks", "convert", "exchange", "measurements"},

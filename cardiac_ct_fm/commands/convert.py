@@ -83,6 +83,7 @@ def push(
 ) -> int:
     """Publish a model on the Hugging Face Hub: configuration, safetensors, checksums and a model card.
 
+    They are the files of the model as they are: the same precision, and a card with its figures and pictures.
     Log in first (hf auth login) or set HF_TOKEN; HF_ENDPOINT names another Hub. Nothing else is ever uploaded.
     """
     from cardiac_ct_fm import from_pretrained
