@@ -28,6 +28,7 @@ REQUIRED = (
     "connected-components-3d",
     "safetensors",
     "huggingface-hub",
+    "filelock",
     "matplotlib",
 )
 OPTIONAL = {

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cardiac_ct_fm.commands.table import TABLE, holds_table, namesakes, update_above, write_table
-from cardiac_ct_fm.errors import DataError
+from cardiac_ct_fm.commands.table import LOCK, TABLE, holds_table, namesakes, update_above, write_table
+from cardiac_ct_fm.errors import DataError, OutputError
 from cardiac_ct_fm.result import Measurement
 
 
@@ -121,3 +124,82 @@ def test_a_table_above_that_cannot_be_written_fails_no_scan(tmp_path: Path, capl
     assert f"Where {tmp_path / TABLE} lists these scans, their rows in it are old now" in caplog.text
     assert (tmp_path / TABLE).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [TABLE]
+
+
+RUNS, SCANS = 4, 25
+"""Processes at the same time, and scans of each. Without turns, each of ten tries lost rows."""
+
+
+def at_once(how: str, out: Path, scans: list[list[str]]) -> None:
+    """Processes that add rows to the table in a folder, all started together."""
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), *sys.path])}
+    command = [sys.executable, str(here / "table_writer.py"), how, str(out)]
+    runs = [
+        subprocess.Popen([*command, *names], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for names in scans
+    ]
+    try:
+        for run in runs:
+            assert run.stdout is not None and run.stdout.readline() == "ready\n"
+        for run in runs:
+            assert run.stdin is not None
+            run.stdin.write("go\n")
+            run.stdin.flush()
+        assert [run.wait(timeout=120) for run in runs] == [0] * len(runs)
+    finally:
+        for run in runs:
+            run.kill()
+            run.communicate()
+
+
+def files_beside(table: Path) -> list[str]:
+    return [path.name for path in table.iterdir() if path.is_file()]
+
+
+def test_runs_at_the_same_time_lose_no_row_of_each_other(tmp_path: Path) -> None:
+    scans = [[f"run{r}-{i}" for i in range(SCANS)] for r in range(RUNS)]
+    every = {f"run{r}-{i}": float(r * SCANS + i) for r in range(RUNS) for i in range(SCANS)}
+    for name, value in every.items():
+        done(tmp_path, name, lca_mm=value)
+    at_once("write", tmp_path, scans)
+    assert {name: float(line["lca_mm"]) for name, line in table_in(tmp_path).items()} == every
+    assert files_beside(tmp_path) == [TABLE]
+
+
+def test_runs_at_the_same_time_in_folders_below_lose_no_row_in_the_table_above(tmp_path: Path) -> None:
+    scans = [[f"patient{r}-{i}/ct" for i in range(SCANS)] for r in range(RUNS)]
+    every = [name for names in scans for name in names]
+    write_table([done(tmp_path, name, lca_mm=1) for name in every], tmp_path)
+    for name in every:
+        done(tmp_path, name, lca_mm=2)
+    at_once("above", tmp_path, scans)
+    assert {name: line["lca_mm"] for name, line in table_in(tmp_path).items()} == dict.fromkeys(every, "2")
+    assert files_beside(tmp_path) == [TABLE]
+
+
+def test_a_table_that_another_run_does_not_let_go_is_told_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("cardiac_ct_fm.commands.table.WAIT_S", 0.1)
+    write_table([done(tmp_path, "p1/ct", lca_mm=1)], tmp_path)
+    before, row = (tmp_path / TABLE).read_bytes(), done(tmp_path, "p1/ct", lca_mm=2)
+    (tmp_path / LOCK).touch()
+    with pytest.raises(OutputError, match=r"another run holds .*\.lock for more than 0\.1 s.*remove that file"):
+        write_table([row], tmp_path)
+    assert update_above([{**row, "name": "ct"}], tmp_path / "p1") == []
+    assert f"Where {tmp_path / TABLE} lists these scans, their rows in it are old now" in caplog.text
+    assert (tmp_path / TABLE).read_bytes() == before
+    (tmp_path / LOCK).unlink()
+    write_table([row], tmp_path)
+    assert table_in(tmp_path)["p1/ct"]["lca_mm"] == "2"
+    assert files_beside(tmp_path) == [TABLE]
+
+
+def test_a_run_that_fails_at_the_table_keeps_nobody_waiting(tmp_path: Path) -> None:
+    (tmp_path / TABLE).write_text("scan,area\na,1\n")
+    with pytest.raises(DataError, match="left alone"):
+        write_table([done(tmp_path, "a", lca_mm=1)], tmp_path)
+    assert files_beside(tmp_path) == [TABLE]
+    with pytest.raises(OutputError, match="cannot be written: Not a directory"):
+        write_table([failed(tmp_path, "a")], tmp_path / TABLE / "below")
