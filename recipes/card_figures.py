@@ -103,8 +103,10 @@ def patients(cases: Iterable[str]) -> tuple[str, str]:
     parts = []
     for run in dict.fromkeys(run for _, run in runs):
         parts += [f"{_span(sites)}/{_span(run)}" for sites in _runs([site for site, own in runs if own == run])]
-    named = [_span(sites).replace("-", " to ") for sites in _runs(sorted(set(indices) - {0}))]
-    whose = [*(["of no site"] if 0 in indices else []), *([f"of site {', '.join(named)}"] if named else [])]
+    numbers = sorted(set(indices) - {0})
+    named = ", ".join(_span(run).replace("-", " to ") for run in _runs(numbers))
+    whose = ["of no site"] if 0 in indices else []
+    whose += [f"of {'site' if len(numbers) == 1 else 'sites'} {named}"] if numbers else []
     return f"--cohort {','.join(parts)}", " and ".join(whose)
 
 

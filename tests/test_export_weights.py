@@ -111,7 +111,7 @@ def test_the_card_names_model_trainings_figures_and_their_commands(published: Pa
     assert first_line.startswith("100 % synthetic")
     assert "Training steps: 42" in card
     assert card.count("python -m recipes.pretrain") == 2
-    assert "6 held-out digital patients of site 1 to 3" in card
+    assert "6 held-out digital patients of sites 1 to 3" in card
     assert f"`python -m recipes.benchmarks.heldout --model {MODEL} --cohort 1-3/0-1`" in card
     assert f"`python -m recipes.benchmarks.real_scan --model {MODEL}`" in card
     assert "| hinge points | 1.25 mm [1.00–∞], 75% within 4 mm, 8 of 9 found, AUROC of the confidence 0.90 |" in card
@@ -271,8 +271,8 @@ def test_a_folder_among_the_pictures_is_told(published: Path) -> None:
         (held_out(0, 0, 11), "--n 12", "of no site"),
         (held_out(0, 2, 3), "--cohort 0/2-3", "of no site"),
         (held_out(3, 7, 7), "--cohort 3/7", "of site 3"),
-        ([*held_out(1, 0, 0), *held_out(2, 0, 0), *held_out(4, 0, 0)], "--cohort 1-2/0,4/0", "of site 1 to 2, 4"),
-        ([*held_out(2, 0, 1), *held_out(1, 0, 0)], "--cohort 1/0,2/0-1", "of site 1 to 2"),
+        ([*held_out(1, 0, 0), *held_out(2, 0, 0), *held_out(4, 0, 0)], "--cohort 1-2/0,4/0", "of sites 1 to 2, 4"),
+        ([*held_out(2, 0, 1), *held_out(1, 0, 0)], "--cohort 1/0,2/0-1", "of sites 1 to 2"),
         ([*held_out(1, 0, 4), *held_out(0, 0, 4)], "--cohort 0-1/0-4", "of no site and of site 1"),
     ],
 )
