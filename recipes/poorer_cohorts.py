@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cardiac_ct_fm.cohort.case import Case, draw_case
-from cardiac_ct_fm.cohort.heart import LV, MYO, build_heart
+from cardiac_ct_fm.cohort.chambers import LV, MYO
+from cardiac_ct_fm.cohort.heart import build_heart
 from cardiac_ct_fm.cohort.templates import Template, load_template
 
 

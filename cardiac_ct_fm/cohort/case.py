@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from cardiac_ct_fm.anatomy import HEADS
-from cardiac_ct_fm.cohort.heart import LA, MYO, RV, DigitalHeart, build_heart
+from cardiac_ct_fm.cohort.chambers import LA, MYO, RV
+from cardiac_ct_fm.cohort.heart import DigitalHeart, build_heart
 from cardiac_ct_fm.cohort.image import ScannerParameters, acquire, draw_scanner, field_of_view
 from cardiac_ct_fm.cohort.patient import Patient, Sex, draw_patient
 from cardiac_ct_fm.cohort.render import Look, render

@@ -11,16 +11,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cardiac_ct_fm.anatomy import HEADS, LANDMARKS
+from cardiac_ct_fm.anatomy import LANDMARKS
+from cardiac_ct_fm.cohort.chambers import (
+    AORTA,
+    LA,
+    LEAFLET_MM,
+    LV,
+    MYO,
+    PA,
+    RA,
+    RV,
+    curtain,
+    meet,
+    solve_volumes,
+)
 from cardiac_ct_fm.cohort.implants import NO_IMPLANTS, Implants, draw_implants
 from cardiac_ct_fm.cohort.patient import Patient
 from cardiac_ct_fm.cohort.root import HIGH_MM, LOW_MM, RootShape, build_root, smooth
 from cardiac_ct_fm.cohort.templates import Template, load_template
 from cardiac_ct_fm.cohort.vessels import ARCH_NORMAL, Tube, coronary_tubes, great_vessels
 from cardiac_ct_fm.cohort.warp import Warp, bspline_upsample, rotation, sample_cube
-
-MYO, LA, LV, RA, RV, AORTA, PA = range(7)
-NAMES: tuple[str, ...] = HEADS["heart"].classes
 
 HEART_CENTRE_MM: tuple[float, float, float] = (-8.0, 0.0, -98.0)
 """Middle of the templates' chambers in template mm; it is the origin of body coordinates."""
@@ -121,6 +131,7 @@ class DigitalHeart:
         lumen = torch.empty(0, device=q.device)
         if len(near):
             d[:, near], lumen = self._with_root(d[:, near], local, q[near])
+        meet(d)
         label = d.clone()
         x, _, z = q.unbind(-1)
         label[RA] = torch.minimum(label[RA], torch.minimum(z - LABEL_RA_Z_MM[0], LABEL_RA_Z_MM[1] - z))
@@ -147,11 +158,12 @@ class DigitalHeart:
         wall = root.wall_mm * scale
         rim = shape.along(shape.rim, azimuth)
         wedge = 2.0 * torch.exp(-(((height - shape.along(shape.attachment, azimuth)) / 3) ** 2)) * (1 - rim)
-        keep_off = -(lumen + torch.where(height > -1, wall + wedge, torch.full_like(height, 0.8)))
+        keep_off = -(lumen + torch.where(height > -1, wall + wedge, torch.full_like(height, LEAFLET_MM)))
         for k in (LA, RA, RV, PA):
             d[k] = torch.where(weight > 0, torch.minimum(d[k], keep_off), d[k])
         grown = d[MYO] + (template - lumen).clamp(0, 8) * smooth((4 - height) / 3) * (weight > 0)
         d[MYO] = torch.where(weight > 0, torch.minimum(grown, -lumen), d[MYO])
+        curtain(d, radius - wall_radius, height, keep_off, self.patient.wall_atrium_mm * scale)
         return self._membranous_septum(d, azimuth, radius - wall_radius, wall_radius, height), lumen
 
     def _membranous_septum(self, d: Tensor, azimuth: Tensor, outside: Tensor, wall: Tensor, height: Tensor) -> Tensor:
@@ -183,7 +195,7 @@ def build_heart(patient: Patient, device: torch.device | str = "cpu", template: 
     root_body = warp.to_body(template.root_origin[None])
     scale = float(torch.linalg.det(warp.jacobian(root_body))[0].abs() ** (1 / 3))
     shape = build_root(patient.root, template.centreline, scale)
-    offsets, epicardium = _solve_volumes(patient, template, float(torch.linalg.det(linear)))
+    offsets, epicardium = solve_volumes(patient, template, shape, float(torch.linalg.det(linear)))
     ascending = patient.root.ascending_mm * scale / 2
     offsets[AORTA] = ascending - 17.0
     local = shape.landmarks()
@@ -231,34 +243,6 @@ def _grain(seed: int) -> Tensor:
     fine = torch.randn(3, 48, 48, 48, generator=generator)
     weight = torch.tensor([0.8, 0.3, 0.7])[:, None, None, None]
     return weight * bspline_upsample(coarse, 96) * 2.2 + (1 - weight) * bspline_upsample(fine, 96) * 2.6
-
-
-def _solve_volumes(patient: Patient, template: Template, determinant: float) -> tuple[Tensor, float]:
-    """Growth (7,) mm that gives the chambers the patient's volumes, and the growth of the epicardium.
-
-    Newton steps on a 4 mm grid: the derivative of a volume by its growth is the surface area.
-    """
-    fields = template.fields[:, ::2, ::2, ::2]
-    voxel = (2 * template.spacing_mm) ** 3 / 1000
-    offsets = torch.zeros(7)
-    epicardium = 0.0
-    goal = {k: v * determinant for k, v in patient.targets_ml.items()}
-    for _ in range(6):
-        d = fields + offsets[:, None, None, None]
-        outer = torch.maximum(fields[MYO], fields[LV]) + epicardium
-        d[MYO] = torch.minimum(torch.minimum(outer, -d[LV]), fields[MYO] + 5.0 + abs(epicardium))
-        best = d.max(0)
-        for k, name in ((LV, "LV"), (RV, "RV"), (LA, "LA"), (RA, "RA"), (MYO, "Myo")):
-            own = (best.indices == k) & (best.values > 0)
-            soft = ((d[k] / 4 + 0.5).clamp(0, 1) * (best.indices == k)).sum() * voxel
-            area = float(((d[k].abs() < 2) & (best.indices == k)).sum()) * voxel / 4
-            volume = float(own.sum()) * voxel * 0.5 + float(soft) * 0.5
-            step = max(-1.5, min(1.5, (goal[name] - volume) / max(area, 1.0) * 0.5))
-            if k == MYO:
-                epicardium += step
-            else:
-                offsets[k] += step
-    return offsets.clamp(-8, 8), max(-6.0, min(8.0, epicardium))
 
 
 def _coronaries(heart: DigitalHeart, at: dict[str, Tensor]) -> list[Tube]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cardiac_ct_fm.cohort.heart import AORTA, LA, LV, NAMES, PA, RA, RV, DigitalHeart, Fields
+from cardiac_ct_fm.cohort.chambers import AORTA, LA, LV, MYO, NAMES, PA, RA, RV
+from cardiac_ct_fm.cohort.heart import DigitalHeart, Fields
 from cardiac_ct_fm.cohort.raster import double, half_grid, tube_field
 from cardiac_ct_fm.cohort.valve import calcium, leaflets
 
@@ -29,6 +30,13 @@ VESSEL_WALL_MM = 1.0
 
 TRABECULAE_MM: dict[str, float] = {"LV": 7.0, "RV": 6.0}
 """Depth below the endocardium over which trabeculae and papillary muscles thin out; chosen by eye."""
+
+SMOOTH_MM = 20.0
+"""Distance from a valve within which a ventricle's wall grows smooth: outflow tracts have no trabeculae (Anderson 2000,
+Heart 84:670), and papillary muscles stand further down. Chosen by eye."""
+
+VALVES: dict[str, tuple[int, int]] = {"LV": (LA, AORTA), "RV": (RA, PA)}
+"""What a ventricle opens into. Its border with them is no endocardium."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +185,10 @@ def _paint(
     for k, name in enumerate(NAMES):
         cover = share(d[k], step)
         total += cover
-        blend += cover.mul_(_tissue(heart, name, d[k], texture, step))
+        depth = d[k]
+        if name in VALVES:
+            depth = torch.maximum(depth, torch.maximum(*(d[v] for v in VALVES[name])) + SMOOTH_MM)
+        blend += cover.mul_(_tissue(heart, name, depth, texture, step))
     outside = (1 - total).clamp_min_(0)
     hu = hu.mul_(outside).add_(blend.div_(total.clamp_min_(1)))
     for atrium, ventricle in ((LA, LV), (RA, RV)):
@@ -185,6 +196,8 @@ def _paint(
         near = (deep > -step).nonzero()[:, 0]
         gap = (d[atrium, near] - d[ventricle, near] + 2.5 * texture[2, near]).abs() / 2
         sheet = torch.minimum(p.valve_mm * scale / 2 - gap, deep[near])
+        elsewhere = [k for k in (MYO, LA, LV, RA, RV, AORTA, PA) if k not in (atrium, ventricle)]
+        sheet = torch.minimum(sheet, -d[elsewhere][:, near].max(0).values)
         hu[near] = _over(hu[near], share(sheet, step) * 0.9, p.root.leaflet_hu)
     if len(valve):
         inside = fields.root[valve]

@@ -16,7 +16,8 @@ from scipy import ndimage
 from scipy.ndimage import gaussian_filter1d
 
 from cardiac_ct_fm.anatomy import HINGE_POINTS, OSTIA
-from cardiac_ct_fm.cohort.heart import AORTA, LV, DigitalHeart
+from cardiac_ct_fm.cohort.chambers import AORTA, LV
+from cardiac_ct_fm.cohort.heart import DigitalHeart
 from cardiac_ct_fm.cohort.render import render
 from cardiac_ct_fm.cohort.root import HEIGHTS, HIGH_MM, LOW_MM
 from cardiac_ct_fm.cohort.valve import calcium
