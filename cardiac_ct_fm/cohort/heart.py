@@ -23,6 +23,7 @@ from cardiac_ct_fm.cohort.chambers import (
     RV,
     curtain,
     meet,
+    muscle,
     solve_volumes,
 )
 from cardiac_ct_fm.cohort.implants import NO_IMPLANTS, Implants, draw_implants
@@ -122,16 +123,15 @@ class DigitalHeart:
         if raw is None:
             raw = self.template.sample(q)
         d = raw + self.offsets[:, None]
-        outer = torch.maximum(raw[MYO], raw[LV]) + self.epicardium
-        d[MYO] = torch.minimum(torch.minimum(outer, -d[LV]), raw[MYO] + 5.0 + abs(self.epicardium))
+        d[MYO] = muscle(raw, d[LV], self.epicardium)
         near = ((q - self.template.root_origin).abs() < ROOT_REACH_MM).all(-1).nonzero()[:, 0]
         local = self.local(q[near])
         within = (local[:, :2].norm(dim=-1) < ROOT_RADIUS_MM) & (local[:, 2] > LOW_MM) & (local[:, 2] < HIGH_MM)
         near, local = near[within], local[within]
-        lumen = torch.empty(0, device=q.device)
+        lumen = apart = torch.empty(0, device=q.device)
         if len(near):
-            d[:, near], lumen = self._with_root(d[:, near], local, q[near])
-        meet(d)
+            d[:, near], lumen, apart = self._with_root(d[:, near], raw[LA, near], local, q[near])
+        meet(d, raw, near, apart)
         label = d.clone()
         x, _, z = q.unbind(-1)
         label[RA] = torch.minimum(label[RA], torch.minimum(z - LABEL_RA_Z_MM[0], LABEL_RA_Z_MM[1] - z))
@@ -141,8 +141,11 @@ class DigitalHeart:
         label[AORTA] = torch.where(high, torch.minimum(label[AORTA], before), label[AORTA])
         return Fields(d, label, torch.where(high, before, torch.full_like(z, -25.0)), near, local, lumen)
 
-    def _with_root(self, d: Tensor, local: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        """The structures around the analytic root: its lumen replaces the template's, neighbours give way."""
+    def _with_root(self, d: Tensor, atrium: Tensor, local: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The structures around the analytic root: its lumen replaces the template's, neighbours give way.
+
+        Returns distances, lumen, and by how much left atrium and ventricle stay apart.
+        """
         shape, root, scale = self.shape, self.patient.root, self.shape.scale
         azimuth, radius, height = shape.polar(local)
         wall_radius = shape.lumen_radius(azimuth, height)
@@ -163,8 +166,8 @@ class DigitalHeart:
             d[k] = torch.where(weight > 0, torch.minimum(d[k], keep_off), d[k])
         grown = d[MYO] + (template - lumen).clamp(0, 8) * smooth((4 - height) / 3) * (weight > 0)
         d[MYO] = torch.where(weight > 0, torch.minimum(grown, -lumen), d[MYO])
-        curtain(d, radius - wall_radius, height, keep_off, self.patient.wall_atrium_mm * scale)
-        return self._membranous_septum(d, azimuth, radius - wall_radius, wall_radius, height), lumen
+        apart = curtain(d, atrium, -lumen, height, keep_off, self.patient.wall_atrium_mm * scale)
+        return self._membranous_septum(d, azimuth, radius - wall_radius, wall_radius, height), lumen, apart
 
     def _membranous_septum(self, d: Tensor, azimuth: Tensor, outside: Tensor, wall: Tensor, height: Tensor) -> Tensor:
         """A thin wall between outflow tract and right heart from MS1 down to the muscular crest MS2."""
