@@ -38,6 +38,10 @@ Heart 84:670), and papillary muscles stand further down. Chosen by eye."""
 VALVES: dict[str, tuple[int, int]] = {"LV": (LA, AORTA), "RV": (RA, PA)}
 """What a ventricle opens into. Its border with them is no endocardium."""
 
+MIXING_MM = 15.0
+"""Half of the way over which contrast in the left ventricle turns into that in the aorta: blood does not change in the
+valve's plane. Chosen by eye."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -181,6 +185,9 @@ def _paint(
     for kind, tube in tubes.items():
         hu = _over(hu, share(tube, step), p.blood[kind])
     texture = heart.texture(points)
+    aortic = ((d[AORTA] - d[LV]) / (2 * MIXING_MM * scale)).add_(0.5).clamp_(0, 1)
+    left = p.blood["LV"] + aortic * (p.blood["Aorta"] - p.blood["LV"])
+    blood: dict[str, Tensor | float] = {**p.blood, "LV": left, "Aorta": left}
     total, blend = torch.zeros_like(hu), torch.zeros_like(hu)
     for k, name in enumerate(NAMES):
         cover = share(d[k], step)
@@ -188,7 +195,7 @@ def _paint(
         depth = d[k]
         if name in VALVES:
             depth = torch.maximum(depth, torch.maximum(*(d[v] for v in VALVES[name])) + SMOOTH_MM)
-        blend += cover.mul_(_tissue(heart, name, depth, texture, step))
+        blend += cover.mul_(_tissue(heart, name, blood, depth, texture, step))
     outside = (1 - total).clamp_min_(0)
     hu = hu.mul_(outside).add_(blend.div_(total.clamp_min_(1)))
     for atrium, ventricle in ((LA, LV), (RA, RV)):
@@ -206,12 +213,14 @@ def _paint(
     return hu
 
 
-def _tissue(heart: DigitalHeart, name: str, depth: Tensor, texture: Tensor, step: float) -> Tensor | float:
+def _tissue(
+    heart: DigitalHeart, name: str, blood: dict[str, Tensor | float], depth: Tensor, texture: Tensor, step: float
+) -> Tensor | float:
     """HU inside one structure: uneven muscle, clouds of contrast in the right heart, trabeculae in the ventricles."""
     p = heart.patient
     if name == "Myo":
         return p.tissue["myo"] * (1 + 0.06 * texture[0])
-    value: Tensor | float = p.blood[name]
+    value = blood[name]
     if name in ("RA", "RV"):
         strength = p.mixing * (1.0 if name == "RA" else 0.7)
         mixed = (1 + strength * texture[0].clamp(-1.2, 1.2)).clamp_min_(0.05)
