@@ -10,17 +10,22 @@ from torch import Tensor
 
 from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.cohort.patient import Patient
-from cardiac_ct_fm.cohort.root import LOW_MM, RootShape, smooth
+from cardiac_ct_fm.cohort.root import RootShape, smooth
 from cardiac_ct_fm.cohort.templates import Template
 
 MYO, LA, LV, RA, RV, AORTA, PA = range(7)
 NAMES: tuple[str, ...] = HEADS["heart"].classes
 
-CURTAIN_Z_MM: tuple[float, float] = (LOW_MM, 6.0)
-CURTAIN_REACH_MM, CURTAIN_FADE_MM = 8.0, 8.0
-"""Heights from the annulus over which the left atrium comes up to the outflow tract, how wide a gap of the template it
-closes, and the height over which it begins and ends to do so: nothing ends in a plane. Neither muscle nor fat lies
-between them, only the mitral valve's anterior leaflet (Anderson 2000, Heart 84:670). The extent is chosen by eye."""
+CURTAIN_Z_MM: tuple[float, float] = (-28.0, 6.0)
+CURTAIN_FADE_MM: tuple[float, float] = (16.0, 8.0)
+CURTAIN_REACH_MM = 8.0
+"""Heights from the annulus over which the left atrium comes up to the outflow tract, the height over which it begins
+and ends to do so (so that nothing ends in a plane), and how wide a gap of the template it closes. Neither muscle nor
+fat lies between them, only the mitral valve's anterior leaflet (Anderson 2000, Heart 84:670). The extent is chosen by
+eye."""
+
+BESIDE_MM, BESIDE_FADE_MM = 20.0, 8.0
+"""What lies further from the outflow tract's and root's wall is not beside them, and how that begins."""
 
 LEAFLET_MM = 0.8
 """Half of what lies between outflow tract and left or right heart, below the annulus; chosen by eye."""
@@ -53,13 +58,16 @@ def muscle(raw: Tensor, cavity: Tensor, epicardium: float) -> Tensor:
     return torch.minimum(torch.minimum(torch.maximum(whole, touch), -cavity), edge)
 
 
-def curtain(d: Tensor, raw: Tensor, outside: Tensor, height: Tensor, keep_off: Tensor, wall_mm: float) -> Tensor:
+def curtain(
+    d: Tensor, raw: Tensor, outside: Tensor, radial: Tensor, height: Tensor, keep_off: Tensor, wall_mm: float
+) -> Tensor:
     """Where the template's left atrium is near the outflow tract his lies at it, instead of fat or muscle.
 
     Args:
         d: (7, N) distances, changed in place.
         raw: (N,) the template's, of the left atrium.
-        outside: (N,) mm outside of the outflow tract and root.
+        outside: (N,) mm outside of left ventricle, outflow tract and root.
+        radial: (N,) mm outside of the tube of outflow tract and root.
         height: (N,) mm above the annulus.
         keep_off: (N,) positive where a chamber beside the root may be.
         wall_mm: thickness of the atrium's wall.
@@ -67,13 +75,13 @@ def curtain(d: Tensor, raw: Tensor, outside: Tensor, height: Tensor, keep_off: T
     Returns:
         (N,) mm by which left atrium and ventricle need not meet here: they would spoil the root's own outline.
     """
-    low, high = CURTAIN_Z_MM
-    rise = smooth((height - low) / CURTAIN_FADE_MM)
-    closed = CURTAIN_REACH_MM * rise * smooth((high - height) / CURTAIN_FADE_MM)
-    beside = torch.minimum(raw + closed - outside.clamp_min(0), keep_off)
-    d[LA] = torch.maximum(d[LA], beside)
-    d[MYO] = torch.minimum(d[MYO], -beside - wall_mm)
-    return VALVE_GAP_MM * rise * smooth((CURTAIN_REACH_MM + CURTAIN_FADE_MM - outside) / CURTAIN_FADE_MM)
+    beside = smooth((height - CURTAIN_Z_MM[0]) / CURTAIN_FADE_MM[0]) * smooth((BESIDE_MM - radial) / BESIDE_FADE_MM)
+    near = beside * smooth((CURTAIN_Z_MM[1] - height) / CURTAIN_FADE_MM[1])
+    grown = d[LA] + near * (raw - d[LA] + CURTAIN_REACH_MM)
+    filled = torch.minimum(grown - outside.clamp_min(0), keep_off)
+    d[LA] = torch.maximum(d[LA], filled)
+    d[MYO] = torch.minimum(d[MYO], -filled - wall_mm)
+    return VALVE_GAP_MM * beside
 
 
 def meet(d: Tensor, raw: Tensor, near: Tensor, apart: Tensor) -> None:
@@ -113,9 +121,10 @@ def solve_volumes(patient: Patient, template: Template, shape: RootShape, determ
     index = torch.stack(torch.meshgrid(*(torch.arange(n) for n in fields.shape[1:]), indexing="ij"), -1).reshape(-1, 3)
     local = (template.low + 2 * template.spacing_mm * index - template.root_origin) @ template.root_axes.T
     near = ((local[:, 2] - CURTAIN_Z_MM[0]) * (local[:, 2] - CURTAIN_Z_MM[1]) < 0).nonzero()[:, 0]
-    near = near[local[near, :2].norm(dim=-1) < 4 * CURTAIN_REACH_MM]
+    near = near[local[near, :2].norm(dim=-1) < 2 * BESIDE_MM]
     azimuth, radius, height = shape.polar(local[near])
-    outside = radius - shape.lumen_radius(azimuth, height)
+    radial = radius - shape.lumen_radius(azimuth, height)
+    tube = smooth((height + 13) / 7)
     raw = fields.reshape(7, -1)
     voxel = (2 * template.spacing_mm) ** 3 / 1000
     offsets = torch.zeros(7)
@@ -126,9 +135,9 @@ def solve_volumes(patient: Patient, template: Template, shape: RootShape, determ
         d[MYO] = muscle(fields, d[LV], epicardium)
         flat = d.reshape(7, -1)
         beside = flat[:, near]
-        apart = curtain(
-            beside, raw[LA, near], outside, height, outside - LEAFLET_MM, patient.wall_atrium_mm * shape.scale
-        )
+        outside = tube * radial - (1 - tube) * torch.maximum(beside[LV], beside[AORTA])
+        wall = patient.wall_atrium_mm * shape.scale
+        apart = curtain(beside, raw[LA, near], outside, radial, height, outside - LEAFLET_MM, wall)
         flat[:, near] = beside
         meet(flat, raw, near, apart)
         best = d.max(0)

@@ -14,6 +14,7 @@ from torch import Tensor
 from cardiac_ct_fm.anatomy import LANDMARKS
 from cardiac_ct_fm.cohort.chambers import (
     AORTA,
+    CURTAIN_Z_MM,
     LA,
     LEAFLET_MM,
     LV,
@@ -28,7 +29,7 @@ from cardiac_ct_fm.cohort.chambers import (
 )
 from cardiac_ct_fm.cohort.implants import NO_IMPLANTS, Implants, draw_implants
 from cardiac_ct_fm.cohort.patient import Patient
-from cardiac_ct_fm.cohort.root import HIGH_MM, LOW_MM, RootShape, build_root, smooth
+from cardiac_ct_fm.cohort.root import HIGH_MM, RootShape, build_root, smooth
 from cardiac_ct_fm.cohort.templates import Template, load_template
 from cardiac_ct_fm.cohort.vessels import ARCH_NORMAL, Tube, coronary_tubes, great_vessels
 from cardiac_ct_fm.cohort.warp import Warp, bspline_upsample, rotation, sample_cube
@@ -126,7 +127,9 @@ class DigitalHeart:
         d[MYO] = muscle(raw, d[LV], self.epicardium)
         near = ((q - self.template.root_origin).abs() < ROOT_REACH_MM).all(-1).nonzero()[:, 0]
         local = self.local(q[near])
-        within = (local[:, :2].norm(dim=-1) < ROOT_RADIUS_MM) & (local[:, 2] > LOW_MM) & (local[:, 2] < HIGH_MM)
+        within = (
+            (local[:, :2].norm(dim=-1) < ROOT_RADIUS_MM) & (local[:, 2] > CURTAIN_Z_MM[0]) & (local[:, 2] < HIGH_MM)
+        )
         near, local = near[within], local[within]
         lumen = apart = torch.empty(0, device=q.device)
         if len(near):
@@ -166,7 +169,8 @@ class DigitalHeart:
             d[k] = torch.where(weight > 0, torch.minimum(d[k], keep_off), d[k])
         grown = d[MYO] + (template - lumen).clamp(0, 8) * smooth((4 - height) / 3) * (weight > 0)
         d[MYO] = torch.where(weight > 0, torch.minimum(grown, -lumen), d[MYO])
-        apart = curtain(d, atrium, -lumen, height, keep_off, self.patient.wall_atrium_mm * scale)
+        atrial = self.patient.wall_atrium_mm * scale
+        apart = curtain(d, atrium, -lumen, radius - wall_radius, height, keep_off, atrial)
         return self._membranous_septum(d, azimuth, radius - wall_radius, wall_radius, height), lumen, apart
 
     def _membranous_septum(self, d: Tensor, azimuth: Tensor, outside: Tensor, wall: Tensor, height: Tensor) -> Tensor:

@@ -39,8 +39,8 @@ VALVES: dict[str, tuple[int, int]] = {"LV": (LA, AORTA), "RV": (RA, PA)}
 """What a ventricle opens into. Its border with them is no endocardium."""
 
 MIXING_MM = 15.0
-"""Half of the way over which contrast in the left ventricle turns into that in the aorta: blood does not change in the
-valve's plane. Chosen by eye."""
+"""Way along the axis over which contrast in the left ventricle turns into that in the aorta, twice as far at the wall:
+blood does not change in the valve's plane. Chosen by eye."""
 
 
 @dataclass(frozen=True)
