@@ -47,7 +47,9 @@ def fast_bf16(device: str) -> bool:
     Args:
         device: ``cpu`` or ``cuda``, as ``torch.device.type`` has it.
     """
-    return bool(torch.cuda.is_bf16_supported()) if device == "cuda" else bool(torch.cpu._is_amx_tile_supported())
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def choose_device(name: str) -> torch.device:

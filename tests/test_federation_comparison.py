@@ -17,6 +17,7 @@ from recipes.federated_distillation.__main__ import main
 from recipes.federated_distillation.checkpoint import starting_parameters
 from recipes.federated_distillation.comparison import Comparison
 from recipes.federated_distillation.comparison_table import collect, compare, markdown
+from recipes.federated_distillation.networks import LEARNING_RATE, learning_rate
 from recipes.federated_distillation.plan import final_step, make_plan
 from recipes.federated_distillation.presets import PRESETS
 from recipes.federated_distillation.settings import Settings
@@ -153,11 +154,13 @@ def begun(tmp_path: Path, **changes: object) -> Settings:
     return settings.replace(ckpt=str(tmp_path / "start.safetensors"), lr=1e-4)
 
 
-def test_a_checkpoint_is_for_the_networks_of_its_architecture(tmp_path: Path) -> None:
+def test_a_network_that_cannot_begin_at_the_checkpoint_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     comparison = Comparison(begun(tmp_path), tmp_path, print)
-    swin, unet = comparison.experiment("kd", "swin_unetr"), comparison.experiment("kd", "unet")
-    assert (swin.ckpt, swin.lr) == (str(tmp_path / "start.safetensors"), 1e-4)
-    assert (unet.ckpt, unet.lr) == ("", 0.0), "a U-Net begins from nothing, at its own rate"
+    with pytest.raises(ConfigError, match="is not a cardiac_unet"):
+        comparison.run(networks=("swin_unetr", "unet"))
+    assert not (tmp_path / "server").exists()
+    with pytest.raises(ConfigError, match="mode is 'test'"):
+        Comparison(begun(tmp_path).replace(mode="test"), tmp_path, print)
 
 
 @pytest.mark.parametrize("kind", ["swin_unetr", "unet"])
@@ -170,8 +173,20 @@ def test_teachers_of_the_checkpoints_architecture_begin_there_too(kind: str, tmp
     nothing = initial_parameters(teacher, settings.seed)
     if kind == "swin_unetr":
         assert sorted(taken) == sorted(start), "trunk and head"
+        assert learning_rate(settings, teacher.network) == 1e-4
     else:
+        assert learning_rate(settings, teacher.network) == LEARNING_RATE["dynunet"], (
+            "the chosen one is the checkpoint's"
+        )
         assert all(np.array_equal(start[name], nothing[name]) for name in start)
+
+
+def test_teachers_that_see_the_heart_have_another_trunk_and_begin_from_nothing(tmp_path: Path) -> None:
+    settings = begun(tmp_path).replace(method="kd", teacher_type="swin_unetr", condition_on_seg=True)
+    teacher = next(s for s in make_plan(settings, labels_of_sites(settings)) if s.name == "teach-ms")
+    nothing = initial_parameters(teacher, settings.seed)
+    assert all(np.array_equal(v, nothing[name]) for name, v in starting_parameters(settings, teacher).items())
+    assert learning_rate(settings, teacher.network) == LEARNING_RATE["swin_unetr"]
 
 
 def test_a_comparison_from_a_checkpoint_says_how_good_that_was(
@@ -179,8 +194,12 @@ def test_a_comparison_from_a_checkpoint_says_how_good_that_was(
 ) -> None:
     ckpt = begun(tmp_path).ckpt
     command = "compare --preset table --locations site-1 --test-locations site-1 --scans 3 --labelled 2 --rounds 1 "
-    command += f"--epochs 1 --exp-name t --methods fedavg --networks swin_unetr --ckpt {ckpt} --out {tmp_path}"
+    command += f"--epochs 1 --exp-name t --methods fedavg --model-type swin_unetr --ckpt {ckpt} --out {tmp_path}"
     assert main(command.split()) == 0
     shown = capsys.readouterr().out
     assert "| Swin, as it began |" in shown and "| FedSwin, all heads |" in shown
     assert "Is the federated transformer better than what it began with?" in shown
+    other = initial_parameters(final_step(make_plan(TABLE, labels_of_sites(TABLE))), 6)
+    save_file({k: torch.from_numpy(v) for k, v in other.items()}, ckpt)
+    assert main(command.split()) != 0, "the same name, other weights"
+    assert "holds other weights than those that" in capsys.readouterr().err

@@ -230,6 +230,17 @@ def test_teachers_train_whole_even_when_the_student_is_finetuned(make: Callable,
     assert moved == {"teach-hps": True, "distil": False}
 
 
+def test_a_site_trains_in_bfloat16_where_it_is_told_to_and_sends_float32(make: Callable, tmp_path: Path) -> None:
+    plain = quick(locations=("site-a",), rounds=1, precision="float32", exp_name="plain")
+    half = plain.replace(precision="bfloat16", exp_name="half")
+    one, two = (run_in_process(s, tmp_path, make(s)).load("fedavg") for s in (plain, half))
+    step = make_plan(plain, labels_of_sites(plain))[0]
+    start = initial_parameters(step, plain.seed)
+    assert all(v.dtype == np.float32 and np.isfinite(v).all() for v in two.values())
+    moved, apart = (np.sqrt(sum(((two[n] - other[n]) ** 2).sum() for n in two)) for other in (start, one))
+    assert 0 < apart < moved, "rounded on the way, but the same way"
+
+
 def test_checkpoints_that_do_not_fit_are_refused_before_any_round(make: Callable, tmp_path: Path) -> None:
     first = quick(locations=("site-a",), rounds=1, exp_name="first")
     run_in_process(first, tmp_path, make(first))

@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="methods side by side on digital sites, as the paper's table")
     compare.add_argument("--out", type=Path, default=Path("runs/federation"), help="folder of all experiments")
     compare.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="in this order")
-    compare.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, help="in this order")
+    compare.add_argument(
+        "--networks", nargs="+", choices=NETWORKS, help="in this order (default: both; with --ckpt, --model-type)"
+    )
     add_options(compare)
     provision = commands.add_parser("provision", help="start-up kits with certificates for server, sites and lead")
     provision.add_argument("--server", required=True, help="the name by which sites reach the server")
@@ -149,7 +151,7 @@ def _compare(args: argparse.Namespace) -> int:
 
     settings = settings_from(args)
     comparison = Comparison(settings, args.out.resolve(), _teller())
-    comparison.run(args.methods, args.networks)
+    comparison.run(args.methods, args.networks or ((settings.model_type,) if settings.ckpt else NETWORKS))
     result = compare(comparison)
     write_json(comparison.folder / "table.json", result)
     with atomic_write(comparison.folder / "table.md") as temporary:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+
+import numpy as np
 
 from cardiac_ct_fm.errors import ConfigError
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.tensor_files import head_of, read_tensors
 from recipes.federated_distillation.aggregation import COARSE
 from recipes.federated_distillation.messages import Arrays
+from recipes.federated_distillation.networks import begins_at_checkpoint
 from recipes.federated_distillation.plan import Step, final_step
 from recipes.federated_distillation.settings import Settings
 from recipes.federated_distillation.trainee import initial_parameters
@@ -17,20 +21,17 @@ from recipes.federated_distillation.trainee import initial_parameters
 def starting_parameters(settings: Settings, step: Step) -> Arrays:
     """Parameters that a step begins with: the checkpoint's for what comes out, else random ones.
 
-    Teachers take what the checkpoint has of them if its trunk is theirs, and begin at random otherwise; the checkpoint
-    is for the network that the experiment is about.
+    Teachers with the same trunk take what the checkpoint has of them; others begin at random.
 
     Raises:
         ConfigError: the checkpoint does not fit (see :func:`check`).
         WeightsError: it cannot be read.
     """
     start = initial_parameters(step, settings.seed)
-    if not settings.ckpt:
+    if not settings.ckpt or (step.stage == "teach" and not begins_at_checkpoint(settings, step.network)):
         return start
     given = _read(settings.ckpt)
     if step.stage == "teach":
-        if _foreign(start, given):
-            return start
         given = {name: values for name, values in given.items() if name in start and values.shape == start[name].shape}
     else:
         _compare(settings, step, start, given)
@@ -48,21 +49,24 @@ def check(settings: Settings, plan: list[Step]) -> None:
         starting_parameters(settings, plan[0] if settings.mode == "test" else final_step(plan))
 
 
-def fits(settings: Settings, step: Step) -> bool:
-    """Whether the checkpoint has the trunk of a step's network.
-
-    Raises:
-        WeightsError: it cannot be read.
-    """
-    return not _foreign(initial_parameters(step, settings.seed), _read(settings.ckpt))
-
-
 def _foreign(start: Arrays, given: Arrays) -> list[str]:
     """Parameters of the trunk that the checkpoint lacks or has in another shape."""
     return [
         n for n, values in start.items()
         if head_of(n) is None and not n.startswith(COARSE) and (n not in given or given[n].shape != values.shape)
     ]  # fmt: skip
+
+
+def digest(settings: Settings) -> str:
+    """What the checkpoint holds, as a hash: under one name other weights may be published later.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    found = hashlib.sha256()
+    for name, values in sorted(_read(settings.ckpt).items()):
+        found.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    return found.hexdigest()
 
 
 def _read(source: str) -> Arrays:

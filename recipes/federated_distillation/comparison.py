@@ -15,7 +15,7 @@ from typing import Any
 from cardiac_ct_fm.config import LookConfig
 from cardiac_ct_fm.errors import ConfigError
 from cardiac_ct_fm.files import atomic_write, write_json
-from recipes.federated_distillation.checkpoint import fits, starting_parameters
+from recipes.federated_distillation.checkpoint import check, starting_parameters
 from recipes.federated_distillation.in_process import run_in_process
 from recipes.federated_distillation.local_training import Drawn
 from recipes.federated_distillation.messages import Arrays
@@ -44,7 +44,7 @@ class Comparison:
         say: gets a line per event.
 
     Raises:
-        ConfigError: the sites are not digital, or a single task is asked for.
+        ConfigError: the sites are not digital, a single task is asked for, or a test alone.
     """
 
     def __init__(self, settings: Settings, home: Path, say: Callable[[str], None]) -> None:
@@ -52,31 +52,29 @@ class Comparison:
             raise ConfigError("A comparison tests single patients, which real sites never send: give --local.")
         if settings.task != "kd":
             raise ConfigError(f"task is {settings.task!r}; methods are compared on networks with all heads: --task kd.")
+        if settings.mode != "train":
+            raise ConfigError(f"mode is {settings.mode!r}; a comparison trains what it tests. Leave --mode out.")
         self.settings, self.home, self.say = settings, home, say
         self.folder = home / "comparison" / settings.exp_name
         self._sites: dict[str, Site] = {}
         self._drawn: dict[str, Drawn] = {}
-        self._begins: dict[str, bool] = {}
         self._windows: dict[tuple[str, LookConfig], HeldOutWindow] = {}
 
     def experiment(self, method: str, network: str) -> Settings:
-        """The settings of one method with one network.
-
-        A checkpoint, and the learning rate chosen for it, are for the networks of its architecture; others start from
-        nothing at their own.
-        """
+        """The settings of one method with one network."""
         name = f"{self.settings.exp_name}-{method}-{network.replace('_', '-')}"
-        chosen = self.settings.replace(method=method, model_type=network, exp_name=name, stage="distil")
-        if chosen.ckpt and network not in self._begins:
-            self._begins[network] = fits(chosen, final_step(make_plan(chosen, labels_of_sites(chosen))))
-        return chosen if self._begins.get(network, True) else chosen.replace(ckpt="", lr=0.0)
+        return self.settings.replace(method=method, model_type=network, exp_name=name, stage="distil")
 
     def run(self, methods: Sequence[str] = METHODS, networks: Sequence[str] = NETWORKS) -> None:
         """Train and test what is missing, one method after the other.
 
         Raises:
+            ConfigError: a network cannot begin at the checkpoint; nothing was started.
             FederationError: a step failed.
         """
+        for network in networks:
+            settings = self.experiment("fedavg", network)
+            check(settings, make_plan(settings, labels_of_sites(settings)))
         for network in networks:
             self._test_start(self.experiment("fedavg", network))
             for method in methods:
@@ -124,8 +122,6 @@ class Comparison:
             folder = self.home / "server" / other.exp_name
             if settings.method != "kd" or other == settings or not (folder / "settings.json").exists():
                 continue
-            if (other.ckpt, other.lr) != (settings.ckpt, settings.lr):
-                continue
             source = State(folder, other)
             for step in plan:
                 name = f"{step.name}.safetensors"
@@ -142,7 +138,7 @@ class Comparison:
 
     def _test_start(self, settings: Settings) -> None:
         """The checkpoint as it came; its scores stand with those of plain averaging."""
-        if settings.ckpt and self.scores(settings, START) is None:
+        if settings.ckpt and not settings.finetune and self.scores(settings, START) is None:
             step = final_step(make_plan(settings, labels_of_sites(settings)))
             self._test_network(settings, step, starting_parameters(settings, step), START)
 

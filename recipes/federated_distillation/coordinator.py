@@ -9,13 +9,13 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from cardiac_ct_fm.errors import CardiacCTError
+from cardiac_ct_fm.errors import CardiacCTError, ConfigError
 from recipes.federated_distillation.aggregation import MaskedAverage, UpdateRefusedError
-from recipes.federated_distillation.checkpoint import check, starting_parameters
+from recipes.federated_distillation.checkpoint import check, digest, starting_parameters
 from recipes.federated_distillation.messages import Arrays, Order, Reply
 from recipes.federated_distillation.plan import Step, due
 from recipes.federated_distillation.settings import Settings
-from recipes.federated_distillation.state import UPDATES, State
+from recipes.federated_distillation.state import CHECKPOINT, UPDATES, State
 from recipes.federated_distillation.watch import History
 
 logger = logging.getLogger("federated_distillation.server")
@@ -52,12 +52,14 @@ class Coordinator:
             Whether everything is done.
 
         Raises:
-            ConfigError: the checkpoint does not fit; nothing was started.
+            ConfigError: the checkpoint does not fit, or is another than the experiment began with; nothing was started.
             FederationError: no site could do a step, or too few answered.
             OutputError: a breakpoint cannot be written.
         """
         if not any(self.state.rounds(step.name) for step in self.plan):
             check(self.settings, self.plan)
+        if self.settings.ckpt:
+            self._pin_checkpoint()
         left = rounds or -1
         for step in due(self.plan, self.settings.stage):
             if step.kind == "train":
@@ -71,6 +73,17 @@ class Coordinator:
             else:
                 self._test(step)
         return True
+
+    def _pin_checkpoint(self) -> None:
+        """Write down which weights the experiment begins with; with others it is not continued."""
+        now = {"name": self.settings.ckpt, "sha256": digest(self.settings)}
+        before = self.state.read(CHECKPOINT)
+        if before is not None and before["sha256"] != now["sha256"]:
+            raise ConfigError(
+                f"ckpt {now['name']} holds other weights than those that {self.state.folder} began with; give these "
+                "(a folder, say), choose another --exp-name, or remove the folder."
+            )
+        self.state.write(CHECKPOINT, before or now)
 
     def _train(self, step: Step, number: int) -> None:
         """One round: send, average, write."""

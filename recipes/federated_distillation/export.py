@@ -22,7 +22,7 @@ from recipes.federated_distillation.privacy import epsilon
 from recipes.federated_distillation.scoring import flat, summary
 from recipes.federated_distillation.settings import Settings
 from recipes.federated_distillation.sites import labels_of_sites
-from recipes.federated_distillation.state import UPDATES, State
+from recipes.federated_distillation.state import CHECKPOINT, UPDATES, State
 from recipes.federated_distillation.trainee import model_from
 
 
@@ -76,6 +76,7 @@ def provenance(settings: Settings, state: State, plan: Sequence[Step], step: Ste
         "command": " ".join(["python -m recipes.federated_distillation", *sys.argv[1:]]),
         "seed": settings.seed,
         "commit": commit(),
+        "start_from": state.read(CHECKPOINT) or "nothing",
         "teacher": teachers or "none",
         "method": settings.method,
         "rounds": step.rounds,

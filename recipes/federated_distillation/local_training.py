@@ -130,7 +130,9 @@ class LocalRound:
         step = self.step
         x, heart = stack(batch, self.device)
         seg = heart if step.network.condition_on_seg else None
-        half = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=fast_bf16(self.device.type))
+        asked = self.settings.precision
+        fast = asked == "bfloat16" or (asked == "auto" and fast_bf16(self.device.type))
+        half = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=fast)
         with half:
             logits = trainee(x, step.heads, seg)
         loss, parts = labelled_loss(logits, batch)

@@ -86,6 +86,17 @@ def window(settings: Settings, config: ModelConfig) -> int:
     return settings.patches
 
 
+def begins_at_checkpoint(settings: Settings, config: ModelConfig) -> bool:
+    """Whether a network begins at ``settings.ckpt``: the one that comes out, and teachers that have its trunk."""
+    if settings.task != "kd":
+        return bool(settings.ckpt)  # there are no teachers
+    return bool(settings.ckpt) and config.backbone == network(settings, "student", ("heart",)).backbone
+
+
 def learning_rate(settings: Settings, config: ModelConfig) -> float:
-    """The chosen learning rate, or the architecture's own."""
-    return settings.lr or LEARNING_RATE[config.backbone.architecture]
+    """The chosen learning rate, or the architecture's own.
+
+    With a checkpoint the chosen one is for what begins there; teachers from nothing learn at their own.
+    """
+    own = LEARNING_RATE[config.backbone.architecture]
+    return (settings.lr or own) if begins_at_checkpoint(settings, config) or not settings.ckpt else own

@@ -27,6 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "weighting": ("samples", "equal"),
     "uncertainty": ("shifts", "flips"),
     "pseudo_labels": ("weight", "drop", "keep"),
+    "precision": ("auto", "float32", "bfloat16"),
 }
 """Settings that are one of a few words."""
 
@@ -70,7 +71,7 @@ class Settings:
         exp_name: name of the experiment; its folder and the weights' tag.
         tags: words for people, kept in ``settings.json`` and the model card.
         ckpt: weights (a model name, folder or ``.safetensors``) to start from or to test; kept on the server. Teachers
-            of the same architecture start from them too, others from nothing.
+            with the same trunk (same architecture, no condition_on_seg) start from them too, others from nothing.
         finetune: train the heads only; the trunk stays as in ``ckpt``. Teachers train whole.
         condition_on_seg: task networks see the one-hot heart segmentation beside the image.
         output_seg: networks get a heart head and train it on the heart segmentation.
@@ -79,7 +80,10 @@ class Settings:
         teacher_type: architecture of the task networks that teach it.
         size: how large the networks are.
         lr: learning rate; 0 takes the architecture's own (8e-4 for transformers, 1e-2 for the U-Net, as the paper's).
+            With ckpt, teachers that do not start from it learn at their own.
         weight_decay: AdamW's.
+        precision: of the networks' arithmetic at the sites; auto takes bfloat16 where a site's GPU or CPU has it in
+            hardware. Losses, parameters and averages are float32.
         weighting: average sites by their number of labelled scans, or equally.
         fedprox_mu: weight of FedProx' proximal term (Li et al. 2020); 0 is FedAvg.
         soft_targets: weight of the distillation towards the teachers' probabilities beside hard labels.
@@ -134,6 +138,7 @@ class Settings:
     size: str = "tiny"
     lr: float = 0.0
     weight_decay: float = 0.01
+    precision: str = "auto"
     weighting: str = "samples"
     fedprox_mu: float = 0.0
     soft_targets: float = 0.0

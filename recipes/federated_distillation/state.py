@@ -19,6 +19,9 @@ from cardiac_ct_fm.files import atomic_write, write_json
 from recipes.federated_distillation.messages import Arrays
 from recipes.federated_distillation.settings import Settings
 
+CHECKPOINT = "checkpoint"
+"""Name of the JSON result that holds name and hash of the weights that the experiment began with."""
+
 UPDATES = "updates"
 """Name of the JSON result that holds site → updates that it was asked for."""
 
