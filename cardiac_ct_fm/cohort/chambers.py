@@ -94,13 +94,16 @@ def meet(d: Tensor, raw: Tensor, near: Tensor, apart: Tensor) -> None:
         apart: (M,) mm by which left atrium and ventricle stay apart there.
     """
     for atrium, ventricle in ((LA, LV), (RA, RV)):
-        others = [k for k in range(len(NAMES)) if k not in (MYO, atrium, ventricle)]
-        taken = torch.maximum(d[MYO], d[others].max(0).values + WALL_MM)
-        free = torch.minimum(raw[atrium] + raw[ventricle] + VALVE_GAP_MM, -taken)
+        free = raw[atrium] + raw[ventricle] + VALVE_GAP_MM
         if ventricle == LV:
             free[near] -= apart
         gap = (free > 0).nonzero()[:, 0]
-        one, two, free = d[atrium, gap], d[ventricle, gap], free[gap]
+        there = d[:, gap]
+        others = [k for k in range(len(NAMES)) if k not in (MYO, atrium, ventricle)]
+        taken = torch.maximum(there[MYO], there[others].max(0).values + WALL_MM)
+        free = torch.minimum(free[gap], -taken)
+        empty = free > 0
+        gap, one, two, free = gap[empty], there[atrium, empty], there[ventricle, empty], free[empty]
         half = (one - two) / 2
         d[atrium, gap] = torch.maximum(one, torch.minimum(half, free))
         d[ventricle, gap] = torch.maximum(two, torch.minimum(-half, free))

@@ -165,10 +165,12 @@ class DigitalHeart:
         rim = shape.along(shape.rim, azimuth)
         wedge = 2.0 * torch.exp(-(((height - shape.along(shape.attachment, azimuth)) / 3) ** 2)) * (1 - rim)
         keep_off = -(lumen + torch.where(height > -1, wall + wedge, torch.full_like(height, LEAFLET_MM)))
+        acts = weight > 0
+        kept = torch.where(acts, keep_off, torch.full_like(keep_off, torch.inf))
         for k in (LA, RA, RV, PA):
-            d[k] = torch.where(weight > 0, torch.minimum(d[k], keep_off), d[k])
-        grown = d[MYO] + (template - lumen).clamp(0, 8) * smooth((4 - height) / 3) * (weight > 0)
-        d[MYO] = torch.where(weight > 0, torch.minimum(grown, -lumen), d[MYO])
+            d[k] = torch.minimum(d[k], kept)
+        grown = d[MYO] + (template - lumen).clamp(0, 8) * smooth((4 - height) / 3)
+        d[MYO] = torch.where(acts, torch.minimum(grown, -lumen), d[MYO])
         atrial = self.patient.wall_atrium_mm * scale
         apart = curtain(d, atrium, -lumen, radius - wall_radius, height, keep_off, atrial)
         return self._membranous_septum(d, azimuth, radius - wall_radius, wall_radius, height), lumen, apart

@@ -204,7 +204,7 @@ def _paint(
         gap = (d[atrium, near] - d[ventricle, near] + 2.5 * texture[2, near]).abs() / 2
         sheet = torch.minimum(p.valve_mm * scale / 2 - gap, deep[near])
         elsewhere = [k for k in (MYO, LA, LV, RA, RV, AORTA, PA) if k not in (atrium, ventricle)]
-        sheet = torch.minimum(sheet, -d[elsewhere][:, near].max(0).values)
+        sheet = torch.minimum(sheet, -d[:, near][elsewhere].max(0).values)
         hu[near] = _over(hu[near], share(sheet, step) * 0.9, p.root.leaflet_hu)
     if len(valve):
         inside = fields.root[valve]
