@@ -15,6 +15,24 @@ MANIFEST = "registry.json"
 MANIFEST_VERSION = 1
 """Version of ``registry.json``; raised when its meaning changes."""
 
+_TEXT, _TEXT_OR_NONE = (str,), (str, type(None))
+_KINDS: dict[str, tuple[type, ...]] = {
+    "name": _TEXT,
+    "tag": _TEXT_OR_NONE,
+    "heads": (list,),
+    "parameters": (int,),
+    "license": _TEXT_OR_NONE,
+    "description": _TEXT,
+    "default": (bool,),
+    "files": (dict,),
+    "repo_id": _TEXT_OR_NONE,
+    "revision": _TEXT_OR_NONE,
+    "metrics": (dict,),
+    "provenance": (dict,),
+    "pictures": (dict,),
+}
+"""The keys of ``registry.json`` beside its version, and what each may be."""
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -71,22 +89,7 @@ class ModelInfo:
 
     def to_manifest(self) -> dict[str, Any]:
         """The content of ``registry.json``."""
-        keys = (
-            "name",
-            "tag",
-            "heads",
-            "parameters",
-            "license",
-            "description",
-            "default",
-            "files",
-            "repo_id",
-            "revision",
-            "metrics",
-            "provenance",
-            "pictures",
-        )
-        plain = {key: getattr(self, key) for key in keys}
+        plain = {key: getattr(self, key) for key in _KINDS}
         return {"format_version": MANIFEST_VERSION, **plain, "heads": list(self.heads)}
 
     @classmethod
@@ -104,6 +107,7 @@ class ModelInfo:
                     f"{path} has format_version {version!r}; this version of cardiac-ct-fm reads {MANIFEST_VERSION}. "
                     "Install the version that wrote it."
                 )
+            _check_kinds(raw)
             raw["heads"] = tuple(raw["heads"])
             info = cls(**raw, pretrained=True, folder=path.parent)
             if not all(len(digest) == 64 for digest in info.sha256.values()):
@@ -115,3 +119,23 @@ class ModelInfo:
                 f"{path} is not a description of weights ({error}); write it again with export_pretrained."
             ) from error
         return info
+
+
+def _check_kinds(raw: dict[str, Any]) -> None:
+    """Refuse values that are not what :class:`ModelInfo` says they are.
+
+    Raises:
+        TypeError: the first such value, by its key.
+    """
+    for key, kinds in _KINDS.items():
+        if key in raw and not isinstance(raw[key], kinds):
+            raise TypeError(f"{key!r} is of type {type(raw[key]).__name__}")
+    files = raw.get("files", {})
+    for name, facts in files.items():
+        if not isinstance(facts, dict) or not isinstance(facts.get("sha256"), str):
+            raise TypeError(f"'files' lists {name!r} without a sha256")
+        if not isinstance(facts.get("bytes", 0), int):
+            raise TypeError(f"'files' lists {name!r} with a size that is no whole number")
+    for key, values in (("heads", raw["heads"]), ("pictures", raw.get("pictures", {}).values())):
+        if not all(isinstance(value, str) for value in values):
+            raise TypeError(f"{key!r} holds something that is no text")

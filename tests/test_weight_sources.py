@@ -13,6 +13,7 @@ import cardiac_ct_fm as ccf
 from cardiac_ct_fm.config import ModelConfig
 from cardiac_ct_fm.doctor import examine
 from cardiac_ct_fm.hub import HubOptions
+from cardiac_ct_fm.manifest import ModelInfo
 from cardiac_ct_fm.registry import MODELS_VARIABLE
 from cardiac_ct_fm.weights import resolve, sha256_of
 
@@ -136,6 +137,30 @@ def test_an_architecture_without_weights_says_how_to_get_random_ones(monkeypatch
     monkeypatch.delenv(MODELS_VARIABLE, raising=False)
     with pytest.raises(ccf.WeightsError, match=r"no trained weights.*create_model\('cardiac_unetr_base'\)"):
         ccf.from_pretrained("cardiac_unetr_base")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pictures", None),
+        ("pictures", ["a.png"]),
+        ("pictures", {"pictures/a.png": None}),
+        ("files", None),
+        ("files", {"config.json": {"sha256": 64}}),
+        ("files", {"config.json": {"sha256": "0" * 64, "bytes": "many"}}),
+        ("heads", "hps"),
+        ("heads", [1]),
+        ("metrics", []),
+        ("provenance", None),
+        ("parameters", "4"),
+        ("name", 1),
+    ],
+)
+def test_a_value_of_another_kind_in_a_registry_file_is_named(key: str, value: object, folder: Path) -> None:
+    path = folder / "registry.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ccf.WeightsError, match=f"registry.json is not a description of weights .'{key}'"):
+        ModelInfo.from_manifest(path)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format_version": 9}', '{"format_version": 1, "name": "x"}'])
