@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cardiac_ct_fm.errors import OutputError, WeightsError
 
@@ -21,6 +24,14 @@ class HubOptions:
     def __repr__(self) -> str:
         """All but the token, which never appears in a log."""
         return f"HubOptions(revision={self.revision!r}, local_files_only={self.local_files_only})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the token, so that no pickled model holds it; the one of ``hf auth login`` is used then."""
+        return {**vars(self), "token": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HubOptions:
+        """Itself, token and all: it never changes."""
+        return self
 
 
 class HubFetcher:
@@ -124,11 +135,22 @@ def push_folder(
     repo_id: str,
     message: str,
     *,
+    stale: re.Pattern[str] | None = None,
     private: bool | None = None,
     token: str | None = None,
     branch: str | None = None,
 ) -> str:
     """Commit a folder to a Hub repository, which is made where it does not exist.
+
+    Args:
+        folder: what is uploaded, all of it.
+        repo_id: ``org/name``.
+        message: title of the commit.
+        stale: paths in the repository that are deleted along with it, where the folder does not have them; all
+            else there stays.
+        private: whether a new repository is private.
+        token: access token.
+        branch: branch to commit to; ``main`` when None.
 
     Returns:
         The commit's address.
@@ -142,7 +164,13 @@ def push_folder(
     api = HfApi(token=token, library_name="cardiac-ct-fm")
     try:
         name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message=message, revision=branch))
+        # The client's patterns go across "/" and know no digits alone; so the names are matched here.
+        there = api.list_repo_files(name, revision=branch) if stale else []
+        old = [glob.escape(file) for file in there if stale and stale.fullmatch(file)]
+        url = api.upload_folder(
+            repo_id=name, folder_path=folder, commit_message=message, revision=branch, delete_patterns=old or None
+        )
+        return str(url)
     except HFValidationError as error:
         raise OutputError(f"{repo_id!r} is not the name of a Hub repository; write it as org/name.") from error
     except Exception as error:  # the transport's own errors belong to the client's HTTP library

@@ -27,6 +27,9 @@ CARD = "README.md"
 
 _TENSORS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
+MADE = re.compile(rf"{_TENSORS.pattern}|pictures/[^/]+\.(png|jpg|jpeg)")
+"""Tensors, index and pictures of a model, which go when another model takes its place in a Hub repository."""
+
 
 def write_folder(
     folder: str | Path,
@@ -38,8 +41,8 @@ def write_folder(
 ) -> None:
     """Write a model folder; other files in it stay, an older model in it is replaced.
 
-    All files are written to a temporary folder inside and then moved, the configuration last: a folder is readable
-    when it is whole, and the sha256 in ``registry.json`` shows a mixture.
+    All files are written to a temporary folder inside and then moved, ``registry.json`` first, whose sha256 show a
+    mixture, and the configuration last, without which a new folder is none.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -55,24 +58,32 @@ def write_folder(
     _replace(Path(folder), write, stale=_TENSORS)
 
 
-def copy_folder(folder: str | Path, files: Mapping[str, Path]) -> None:
+def copy_folder(folder: str | Path, config: ModelConfig, info: ModelInfo, files: Mapping[str, Path]) -> None:
     """Write a model folder whose files are there already; other files in it stay, an older model in it is replaced.
 
+    Card and ``registry.json`` are written from what is known, not copied. Where the files lie in the folder, nothing
+    is done.
+
     Args:
-        folder: the model folder; the files may lie in it.
-        files: name in the folder → file, the configuration last (:func:`cardiac_ct_fm.unchanged.original_files`).
+        folder: the model folder.
+        config: the configuration, for the card.
+        info: what is known (:func:`cardiac_ct_fm.unchanged.original_files`).
+        files: name in the folder → file: pictures, weights, configuration.
 
     Raises:
         OutputError: the folder cannot be written.
     """
+    target = Path(folder)
+    if target.resolve() == files[CONFIG_FILE].parent.resolve():
+        return
 
     def write(inside: Path) -> list[Path]:
         for name, path in files.items():
             (inside / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, inside / name)
-        return [inside / name for name in files]
+        return [*(inside / name for name in files), *_write_card(inside, config, info)]
 
-    _replace(Path(folder), write, stale=_TENSORS)
+    _replace(target, write, stale=_TENSORS)
 
 
 def rewrite_texts(folder: str | Path, config: ModelConfig, info: ModelInfo) -> None:
@@ -91,7 +102,10 @@ def rewrite_texts(folder: str | Path, config: ModelConfig, info: ModelInfo) -> N
 
 
 def _replace(target: Path, write: Callable[[Path], Sequence[Path]], stale: re.Pattern[str] | None) -> None:
-    """Let files be written to a temporary folder inside, then move them in their order; the configuration comes last.
+    """Let files be written to a temporary folder inside, then move them over the old ones.
+
+    ``registry.json`` is moved first and the configuration last: until all are moved, the sha256 tell a mixture. What
+    an older model leaves over is taken away at the very end, so that an interruption loses no more than it must.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -100,13 +114,14 @@ def _replace(target: Path, write: Callable[[Path], Sequence[Path]], stale: re.Pa
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=target) as temporary:
             written = write(Path(temporary))
-            (target / CONFIG_FILE).unlink(missing_ok=True)
-            for path in [path for path in target.iterdir() if stale and stale.fullmatch(path.name)]:
-                path.unlink()
-            for path in written:
+            for path in sorted(written, key=lambda path: (path.name == CONFIG_FILE, path.name != MANIFEST)):
                 place = target / path.relative_to(temporary)
                 place.parent.mkdir(exist_ok=True)
                 path.replace(place)
+            names = {path.name for path in written}
+            for path in [path for path in target.iterdir() if stale and stale.fullmatch(path.name)]:
+                if path.name not in names:
+                    path.unlink()
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}. Choose another folder.") from error
 
@@ -122,7 +137,7 @@ def _write_texts(
         info: what else is known.
         weights: ``files`` of :class:`~cardiac_ct_fm.manifest.ModelInfo` without the configuration.
     """
-    settings, manifest, card = folder / CONFIG_FILE, folder / MANIFEST, folder / CARD
+    settings = folder / CONFIG_FILE
     settings.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
     facts = dataclasses.replace(
         info,
@@ -131,9 +146,15 @@ def _write_texts(
         provenance=config.provenance,
         files={settings.name: _facts(settings), **weights},
     )
-    manifest.write_text(json.dumps(facts.to_manifest(), indent=2) + "\n", encoding="utf-8")
-    card.write_text(model_card(config, facts), encoding="utf-8")
-    return [card, manifest, settings]
+    return [*_write_card(folder, config, facts), settings]
+
+
+def _write_card(folder: Path, config: ModelConfig, info: ModelInfo) -> list[Path]:
+    """Card and ``registry.json``, from what is known and nothing else."""
+    manifest, card = folder / MANIFEST, folder / CARD
+    manifest.write_text(json.dumps(info.to_manifest(), indent=2) + "\n", encoding="utf-8")
+    card.write_text(model_card(config, info), encoding="utf-8")
+    return [card, manifest]
 
 
 def _facts(path: Path) -> dict[str, Any]:

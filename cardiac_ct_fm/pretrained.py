@@ -21,7 +21,7 @@ from cardiac_ct_fm.head_files import HeadFile
 from cardiac_ct_fm.hub import HubOptions, push_folder
 from cardiac_ct_fm.manifest import ModelInfo
 from cardiac_ct_fm.model_card import model_card
-from cardiac_ct_fm.model_folder import copy_folder, write_folder
+from cardiac_ct_fm.model_folder import MADE, copy_folder, write_folder
 from cardiac_ct_fm.runtime import choose_device
 from cardiac_ct_fm.tensor_files import (
     MAX_SHARD_BYTES,
@@ -130,11 +130,13 @@ class PretrainedModel(nn.Module, ModelHubMixin):
 
         All files are written to a temporary folder first and then moved, the configuration last. A model that is still
         what it was loaded from, to the bit, gives the same files again, with the figures and pictures of its card,
-        unless one of the options is given.
+        unless one of the options is given; its own folder is left as it is. The card is always written from what
+        ``registry.json`` and the configuration say.
 
         Args:
             save_directory: made where it does not exist; other files in it stay.
-            dtype: precision on disk, float32 when None; loading gives float32 in any case.
+            dtype: precision on disk. When None that of the files for a model that is still what it was loaded from,
+                float32 for any other. Loading gives float32 in any case, unless asked for another.
             max_shard_bytes: size of one file above which the weights are split, :data:`MAX_SHARD_BYTES` when None.
             info: licence, metrics and tag for ``registry.json``.
 
@@ -146,7 +148,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         if dtype is None and max_shard_bytes is None and info is None:
             originals = original_files(self.config, weights, self.weight_files)
             if originals is not None:
-                copy_folder(save_directory, originals)
+                copy_folder(save_directory, self.config, *originals)
                 return
         shard = MAX_SHARD_BYTES if max_shard_bytes is None else max_shard_bytes
         write_folder(save_directory, self.config, weights, info or self._info(), dtype or torch.float32, shard)
@@ -163,7 +165,8 @@ class PretrainedModel(nn.Module, ModelHubMixin):
     ) -> str:
         """Save the model and commit the folder to a Hub repository, which is made where it does not exist.
 
-        A model that is still what it was loaded from is pushed as it is: the same files, card and figures included.
+        A model that is still what it was loaded from is pushed as it is: the same files, card and figures included. The
+        weights and pictures of a model that was there before are deleted along with it; all other files stay.
 
         Args:
             repo_id: ``org/name``.
@@ -181,7 +184,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         """
         with tempfile.TemporaryDirectory(prefix="cardiac-ct-fm-") as folder:
             self.save_pretrained(folder, dtype=dtype)
-            return push_folder(folder, repo_id, commit_message, private=private, token=token, branch=branch)
+            return push_folder(folder, repo_id, commit_message, stale=MADE, private=private, token=token, branch=branch)
 
     def _info(self) -> ModelInfo:
         """What ``registry.json`` says of weights that are not published."""

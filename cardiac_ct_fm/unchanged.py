@@ -12,9 +12,7 @@ from torch import Tensor
 
 from cardiac_ct_fm.config import ModelConfig
 from cardiac_ct_fm.errors import ConfigError, WeightsError
-from cardiac_ct_fm.hub import HubFetcher, HubOptions
 from cardiac_ct_fm.manifest import MANIFEST, ModelInfo
-from cardiac_ct_fm.model_folder import CARD
 from cardiac_ct_fm.tensor_files import read_tensors
 from cardiac_ct_fm.weights import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, WeightFiles, sha256_of
 
@@ -26,10 +24,11 @@ _log = logging.getLogger(__name__)
 
 def original_files(
     config: ModelConfig, weights: Mapping[str, Tensor], files: WeightFiles | None
-) -> dict[str, Path] | None:
-    """The whole model folder that a model came from, where the model is still the same to the bit.
+) -> tuple[ModelInfo, dict[str, Path]] | None:
+    """What a model came from, where the model is still the same to the bit; card and ``registry.json`` follow from it.
 
-    A model from a Hub repository has its card and pictures fetched now; what cannot be had is warned of.
+    A model from a Hub repository has its pictures fetched now, as it was loaded: with the same token, or without the
+    network. What cannot be had is warned of.
 
     Args:
         config: the model's configuration as it is now.
@@ -37,8 +36,9 @@ def original_files(
         files: where they came from; None when some are random.
 
     Returns:
-        Name in the folder → file: card, ``registry.json``, pictures, weights, the configuration last. None where the
-        model was changed, or where its files or the list of their sha256 are no longer there or do not agree.
+        What ``registry.json`` says, and name in the folder → file: pictures, weights, configuration. Each lies in the
+        model's own folder, none behind a link that leads out of it. None where the model was changed, or where its
+        files or the list of their sha256 are no longer there, cannot be read or do not agree.
     """
     if files is None or not _is_same(config, weights, files):
         return None
@@ -48,35 +48,49 @@ def original_files(
         if manifest is None:
             return None
         info = ModelInfo.from_manifest(manifest)
-        listed = [*info.pictures, *sorted(info.files, key=lambda name: name == CONFIG_FILE)]
-        strange = [name for name in listed if not _OWN.fullmatch(name)]
-        if strange:
-            raise WeightsError(f"{manifest} names {strange[0]!r}, which is no file of a model folder.")
-        found = {CARD: fetch(CARD), MANIFEST: manifest, **{name: fetch(name) for name in listed}}
-        lost = [name for name, path in found.items() if path is None]
-        if lost:
-            raise WeightsError(f"{files.source} has no {lost[0]}.")
-    except WeightsError as error:
+        there = {name: _own_file(name, fetch, files) for name in (*info.pictures, *info.files)}
+        needed = {CONFIG_FILE, *(path.name for path in files.tensors)}
+        whole = needed <= info.files.keys() and bool({WEIGHTS_FILE, INDEX_FILE} & info.files.keys())
+        same = whole and all(sha256_of(there[name]) == digest for name, digest in info.sha256.items())
+    except (WeightsError, OSError) as error:
         _log.warning("Card and weights are written anew, without the figures of the published card: %s", error)
         return None
-    there = {name: path for name, path in found.items() if path is not None}
-    needed = {CONFIG_FILE, *(path.name for path in files.tensors)}
-    whole = needed <= info.files.keys() and bool({WEIGHTS_FILE, INDEX_FILE} & info.files.keys())
-    return there if whole and all(sha256_of(there[name]) == digest for name, digest in info.sha256.items()) else None
+    return (info, there) if same else None
+
+
+def _own_file(name: str, fetch: Callable[[str], Path | None], files: WeightFiles) -> Path:
+    """A file that ``registry.json`` names.
+
+    Raises:
+        WeightsError: it is no file of a model folder, is not there, or lies elsewhere.
+        OSError: it cannot be read.
+    """
+    if not _OWN.fullmatch(name):
+        raise WeightsError(f"The {MANIFEST} of {files.source} names {name!r}, which is no file of a model folder.")
+    path = fetch(name)
+    if path is None:
+        raise WeightsError(f"{files.source} has no {name}.")
+    folder = files.config.parent
+    # <cache>/models--org--name/snapshots/<commit>/ links to blobs/ of the same repository
+    cached = folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--")
+    home = (folder.parents[1] if cached else folder).resolve()
+    if not path.resolve().is_relative_to(home):
+        raise WeightsError(f"{path} is a link that leads out of {home}.")
+    with path.open("rb") as stream:
+        stream.read(1)
+    return path
 
 
 def _is_same(config: ModelConfig, weights: Mapping[str, Tensor], files: WeightFiles) -> bool:
     """Whether configuration and weights are those of the files, which have not changed since they were loaded."""
-    if not all(path.is_file() for path in (files.config, *files.tensors)):
-        return False
-    if any(sha256_of(path) != files.sha256[path.name] for path in files.tensors):
-        return False
     try:
+        if any(sha256_of(path) != files.sha256[path.name] for path in files.tensors):
+            return False
         if ModelConfig.load(files.config) != config:
             return False
         stored = read_tensors(files.tensors)
-    except (ConfigError, WeightsError):
-        return False  # damaged since; what is in memory is whole
+    except (ConfigError, WeightsError, OSError):
+        return False  # damaged since, or gone; what is in memory is whole
     return stored.keys() == weights.keys() and all(
         torch.equal(tensor, weights[name].detach().to("cpu", torch.float32)) for name, tensor in stored.items()
     )
@@ -85,8 +99,4 @@ def _is_same(config: ModelConfig, weights: Mapping[str, Tensor], files: WeightFi
 def _fetcher(files: WeightFiles) -> Callable[[str], Path | None]:
     """Gives further files of the folder, or of the same commit of the repository."""
     folder = files.config.parent
-    if files.repository is None:
-        return lambda name: folder / name if (folder / name).is_file() else None
-    repo_id, commit = files.repository
-    cache = folder.parents[2]  # <cache>/models--org--name/snapshots/<commit>/config.json
-    return HubFetcher(repo_id, HubOptions(revision=commit, cache_dir=cache))
+    return files.hub or (lambda name: folder / name if (folder / name).is_file() else None)

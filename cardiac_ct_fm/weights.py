@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from cardiac_ct_fm.errors import UsageError, WeightsError
@@ -42,7 +42,7 @@ class WeightFiles:
         tensors: the safetensors file, or its shards.
         sha256: file name → digest of the tensor files.
         verified: whether the model's own digests were compared with a published list.
-        repository: Hub repository and commit that they were fetched from, None for a folder.
+        hub: fetches further files of the same commit, as these were fetched; None for a folder.
     """
 
     source: str
@@ -50,7 +50,7 @@ class WeightFiles:
     tensors: tuple[Path, ...]
     sha256: dict[str, str]
     verified: bool
-    repository: tuple[str, str] | None = None
+    hub: HubFetcher | None = field(default=None, repr=False, compare=False)
 
     def with_head(self, path: Path) -> WeightFiles:
         """These files and a head file, which carries the identity of its trunk instead of a published digest."""
@@ -196,7 +196,7 @@ def _open(
 
 def _of_commit(files: WeightFiles, fetch: HubFetcher) -> WeightFiles:
     """The files with the commit that they were fetched from."""
-    return files if fetch.revision is None else replace(files, repository=(fetch.repo_id, fetch.revision))
+    return files if fetch.revision is None else replace(files, hub=fetch)
 
 
 def _tensor_names(source: str, folder: Path | None, fetch: Callable[[str], Path | None]) -> list[str]:

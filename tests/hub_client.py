@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
+import pickle
 import sys
 import time
 from pathlib import Path
@@ -27,9 +29,15 @@ def logits_digest(model: ccf.CardiacCTModel) -> str:
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    if request.pop("verb") == "push":
+    verb = request.pop("verb")
+    if verb == "push":
         model = ccf.from_pretrained(request["folder"], cache_dir=request.get("cache_dir"))
         return {"url": str(model.push_to_hub(request["repo"], token=request["token"]))}
+    if verb == "save":
+        out = request.pop("out")
+        model = ccf.from_pretrained(request.pop("source"), **request)
+        copy.deepcopy(model).save_pretrained(out)
+        return {"shown": f"{model.weight_files} {vars(model.weight_files)}", "kept": pickle.dumps(model).hex()}
     model = ccf.from_pretrained(request.pop("source"), **request)
     assert model.weight_files is not None
     return {

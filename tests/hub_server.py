@@ -1,7 +1,8 @@
 """A Hub-compatible server on loopback: enough of the Hub's protocol for downloads and commits, with faults on demand.
 
 Speaks what the ``huggingface_hub`` client asks: ``HEAD``/``GET …/resolve/REVISION/FILE`` with ETag, commit and Range;
-``POST /api/repos/create``, ``…/preupload/REVISION`` and ``…/commit/REVISION`` with files inside the request.
+``GET …/tree/REVISION`` for the list of files; ``POST /api/repos/create``, ``…/preupload/REVISION`` and
+``…/commit/REVISION`` with files inside the request and names of files to delete.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import hashlib
 import json
 import re
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 RESOLVE = re.compile(r"/(?P<repo>[\w.-]+/[\w.-]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
-MODEL_API = re.compile(r"/api/models/(?P<repo>[\w.-]+/[\w.-]+)/(?P<verb>preupload|commit)/(?P<revision>[^/]+)")
+MODEL_API = re.compile(r"/api/models/(?P<repo>[\w.-]+/[\w.-]+)/(?P<verb>preupload|commit|tree)/(?P<revision>[^/]+)")
 
 
 @dataclass
@@ -28,9 +30,15 @@ class Repository:
     refs: dict[str, str] = field(default_factory=dict)
     token: str | None = None
 
-    def commit(self, files: dict[str, bytes], ref: str = "main") -> str:
-        """Add files on top of a branch and move the branch."""
-        merged = {**self.commits.get(self.refs.get(ref, ""), {}), **files}
+    def files(self, ref: str = "main") -> dict[str, bytes]:
+        """What a branch holds; a new one nothing."""
+        return self.commits.get(self.refs.get(ref, ""), {})
+
+    def commit(self, files: dict[str, bytes], ref: str = "main", deleted: Collection[str] = ()) -> str:
+        """Add files on top of a branch, without those that are deleted, and move the branch."""
+        if unknown := set(deleted) - self.files(ref).keys():
+            raise ValueError(f"{sorted(unknown)} are not there to be deleted")
+        merged = {**{k: v for k, v in self.files(ref).items() if k not in deleted}, **files}
         name = hashlib.sha1(repr((sorted(merged), len(self.commits))).encode()).hexdigest()
         self.commits[name] = merged
         self.refs[ref] = name
@@ -125,7 +133,8 @@ def _handler(server: HubServer) -> type[BaseHTTPRequestHandler]:
                     for line in lines
                     if line["key"] == "file"
                 }
-                name = server.repositories[match["repo"]].commit(files, unquote(match["revision"]))
+                deleted = [line["value"]["path"] for line in lines if line["key"] == "deletedFile"]
+                name = server.repositories[match["repo"]].commit(files, unquote(match["revision"]), deleted)
                 url = f"{server.url}/{match['repo']}/commit/{name}"
                 self._json({"success": True, "commitOid": name, "commitUrl": url, "hookOutput": ""})
 
@@ -136,6 +145,11 @@ def _handler(server: HubServer) -> type[BaseHTTPRequestHandler]:
 
         def _resolve(self, with_body: bool) -> None:
             path = self._record()
+            listing = MODEL_API.fullmatch(path)
+            if listing and listing["verb"] == "tree" and listing["repo"] in server.repositories:
+                files = server.repositories[listing["repo"]].files(listing["revision"])
+                self._json([{"type": "file", "path": k, "size": len(v), "oid": "0" * 40} for k, v in files.items()])
+                return
             match = RESOLVE.fullmatch(path)
             repository = server.repositories.get(match["repo"]) if match else None
             if match is None or repository is None:

@@ -320,15 +320,80 @@ def test_a_model_of_a_repository_is_pushed_to_another_with_card_and_pictures(
 
 def test_a_push_that_cannot_keep_the_card_says_so(server: HubServer, client: Client, tmp_path: Path) -> None:
     folder = with_card(tmp_path / "weights")
-    (folder / "README.md").unlink()
-    server.add_folder("org/cardless", folder)
+    (folder / "pictures" / "coronaries.png").unlink()
+    server.add_folder("org/unpictured", folder)
     cache = tmp_path / "cache"
-    assert "url" in client.ask("push", folder="org/cardless", repo="org/mine", token=TOKEN, cache_dir=cache)
-    assert "without the figures of the published card: Hub repository org/cardless has no README.md" in (
-        client.log.read_text()
+    assert "url" in client.ask("push", folder="org/unpictured", repo="org/mine", token=TOKEN, cache_dir=cache)
+    assert (
+        "without the figures of the published card: Hub repository org/unpictured has no pictures/coronaries.png"
+        in client.log.read_text()
     )
     again = client.ask(source="org/mine", cache_dir=cache)
     assert (again["verified"], again["logits"]) == (True, client.ask(source=folder, cache_dir=cache)["logits"])
+
+
+def test_a_card_that_somebody_edited_is_not_pushed(server: HubServer, client: Client, tmp_path: Path) -> None:
+    folder = with_card(tmp_path / "weights")
+    published = files_of(folder)
+    (tmp_path / "notes.txt").write_text("patient 4711")
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to(tmp_path / "notes.txt")
+    assert "url" in client.ask("push", folder=folder, repo="org/mine", token=TOKEN)
+    assert server.repositories["org/mine"].files() == published
+
+
+def test_a_private_model_is_saved_with_its_pictures_and_the_token_is_written_nowhere(
+    server: HubServer, client: Client, tmp_path: Path
+) -> None:
+    folder = with_card(tmp_path / "weights")
+    server.add_folder("org/private", folder)
+    server.repositories["org/private"].token = TOKEN
+    request = {"source": "org/private", "cache_dir": tmp_path / "cache", "out": tmp_path / "mine"}
+    reply = client.ask("save", token=TOKEN, **request)
+    assert files_of(tmp_path / "mine") == files_of(folder)
+    assert TOKEN not in reply["shown"] + client.log.read_text()
+    assert TOKEN.encode().hex() not in reply["kept"]
+
+
+def test_a_model_that_was_loaded_without_the_network_is_saved_without_it(
+    server: HubServer, client: Client, tmp_path: Path
+) -> None:
+    folder = with_card(tmp_path / "weights")
+    server.add_folder("org/told", folder)
+    request = {"source": "org/told", "cache_dir": tmp_path / "cache"}
+    online = client.ask(**request)
+    server.reset()
+    client.ask("save", **request, out=tmp_path / "bare", local_files_only=True)
+    assert server.requests == []
+    assert client.ask(source=tmp_path / "bare") == {**online, "files": [str(tmp_path / "bare" / "model.safetensors")]}
+    assert "pictures/coronaries.png is not in the cache and the network is switched off" in client.log.read_text()
+    client.ask("save", **request, out=tmp_path / "pictured")
+    server.reset()
+    client.ask("save", **request, out=tmp_path / "mine", local_files_only=True)
+    assert server.requests == []
+    assert files_of(tmp_path / "mine") == files_of(tmp_path / "pictured") == files_of(folder)
+
+
+def test_a_model_that_takes_the_place_of_another_leaves_nothing_of_it(
+    server: HubServer, client: Client, tmp_path: Path
+) -> None:
+    small_model(seed=1).save_pretrained(tmp_path / "sharded", max_shard_bytes=150_000)
+    pictured = with_card(tmp_path / "weights")
+    others = {
+        "coronaries.safetensors": b"a head",
+        "heads/model.safetensors": b"another",
+        "pictures/ours/group.png": b"people",
+        "pictures/notes.txt": b"notes",
+        "model-a.safetensors": b"?",
+    }
+    server.repositories["org/mine"] = Repository()
+    server.repositories["org/mine"].commit(others)
+    cache = tmp_path / "cache"
+    for folder in (pictured, tmp_path / "sharded", pictured, tmp_path / "published"):
+        assert "url" in client.ask("push", folder=folder, repo="org/mine", token=TOKEN)
+        assert server.repositories["org/mine"].files() == {**others, **files_of(folder)}
+        again = client.ask(source="org/mine", cache_dir=cache)
+        assert (again["verified"], again["logits"]) == (True, client.ask(source=folder)["logits"])
 
 
 @pytest.mark.parametrize(("status", "message"), [(401, "HTTP 401.*hf auth login"), (503, "HTTP 503; try again later")])

@@ -66,6 +66,36 @@ def test_a_model_can_be_saved_into_the_folder_that_it_came_from(published: Path)
     assert files_in(published) == {**before, "notes.txt": b"mine"}
 
 
+def test_its_own_folder_is_left_as_it_is(published: Path, tmp_path: Path) -> None:
+    """Taking the files away and putting copies back would lose them in an interruption."""
+    (tmp_path / "link").symlink_to(published)
+    before = {path: path.stat() for path in (published, *published.rglob("*"))}
+    ccf.from_pretrained(published).save_pretrained(published.parent / "." / published.name)
+    ccf.from_pretrained(published).save_pretrained(tmp_path / "link")
+    ccf.from_pretrained(tmp_path / "link").save_pretrained(published)
+    now = {path: path.stat() for path in (published, *published.rglob("*"))}
+    assert {path: (s.st_ino, s.st_mtime_ns) for path, s in now.items()} == {
+        path: (s.st_ino, s.st_mtime_ns) for path, s in before.items()
+    }
+
+
+@pytest.mark.parametrize("obstacle", ["registry.json", "README.md"])
+def test_saving_that_fails_takes_no_weights_away(obstacle: str, published: Path, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    small_model(seed=1).save_pretrained(older, max_shard_bytes=100_000)
+    (older / obstacle).unlink()
+    (older / obstacle).mkdir()
+    before = files_in(older)
+    for model, options in ((ccf.from_pretrained(published), {}), (small_model(seed=2), {"dtype": torch.float16})):
+        with pytest.raises(ccf.OutputError, match="cannot be written"):
+            model.save_pretrained(older, **options)  # type: ignore[arg-type]
+        after = files_in(older)
+        kept = {name for name in before if name.endswith((".safetensors", ".index.json")) or name == "config.json"}
+        assert {name: after.get(name) for name in kept} == {name: before[name] for name in kept}
+    if obstacle == "registry.json":  # the first file that is moved: nothing has changed
+        assert after == before
+
+
 def test_an_older_model_in_the_folder_is_replaced(published: Path, tmp_path: Path) -> None:
     small_model(seed=1).save_pretrained(tmp_path / "mine", max_shard_bytes=100_000)
     ccf.from_pretrained(published).save_pretrained(tmp_path / "mine")
@@ -115,6 +145,31 @@ def no_files(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def unreadable_weights(folder: Path) -> None:
+    """As when a disk or a network share fails: reading gives an error, whoever reads."""
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("/proc/self/mem")
+
+
+def unreadable_picture(folder: Path) -> None:
+    unreachable(folder / "pictures" / "coronaries.png")
+
+
+def unreadable_list(folder: Path) -> None:
+    unreachable(folder / "registry.json")
+
+
+def unreachable(file: Path) -> None:
+    """Even asking whether it is there gives an error."""
+    file.unlink()
+    file.symlink_to("x" * 300)
+
+
+def pictures_of_another_kind(folder: Path) -> None:
+    manifest = json.loads((folder / "registry.json").read_text())
+    (folder / "registry.json").write_text(json.dumps({**manifest, "pictures": None}))
+
+
 def half_a_configuration(folder: Path) -> None:
     (folder / "config.json").write_text('{"name":')
 
@@ -123,13 +178,43 @@ def a_card_of_before_checksums(folder: Path) -> None:
     (folder / "registry.json").unlink()
 
 
-@pytest.mark.parametrize("happens", [other_weights, no_files, half_a_configuration, a_card_of_before_checksums])
+@pytest.mark.parametrize(
+    "happens",
+    [
+        other_weights,
+        no_files,
+        unreadable_weights,
+        unreadable_picture,
+        unreadable_list,
+        pictures_of_another_kind,
+        half_a_configuration,
+        a_card_of_before_checksums,
+    ],
+)
 def test_what_is_in_memory_counts_when_its_folder_was_changed_since(
     happens: Callable[[Path], None], published: Path, tmp_path: Path
 ) -> None:
     model = ccf.from_pretrained(published)
     happens(published)
     assert written_anew(model, tmp_path / "mine")
+
+
+def test_the_card_is_written_from_what_is_known(published: Path, tmp_path: Path) -> None:
+    card = (published / "README.md").read_bytes()
+    (published / "README.md").write_text("Mr Miller's aorta")
+    ccf.from_pretrained(published).save_pretrained(tmp_path / "mine")
+    assert (tmp_path / "mine" / "README.md").read_bytes() == card
+
+
+@pytest.mark.parametrize("file", ["pictures/coronaries.png", "model.safetensors", "config.json"])
+def test_a_file_behind_a_link_that_leads_out_of_the_folder_is_not_taken(
+    file: str, published: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (published / file).rename(tmp_path / "elsewhere")
+    (published / file).symlink_to(tmp_path / "elsewhere")
+    assert written_anew(ccf.from_pretrained(published), tmp_path / "mine")
+    assert not (tmp_path / "mine" / "pictures").exists()
+    assert f"{published / file} is a link that leads out of {published}" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "pictures/../../secret.png", "/secret.png", "pictures/notes.txt"])
