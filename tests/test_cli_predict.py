@@ -18,6 +18,7 @@ from conftest import ROOT
 
 import cardiac_ct_fm as ccf
 from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS, LANDMARKS
+from cardiac_ct_fm.commands.table import LOCK, TABLE
 from cardiac_ct_fm.landmark_io import read_landmarks
 from cardiac_ct_fm.weights import sha256_of
 
@@ -140,6 +141,29 @@ def test_skip_existing_leaves_complete_results_alone(small_scan: Path, finder: P
     marker.unlink()
     assert run(*command).code == 0
     assert marker.exists()
+
+
+def test_a_table_that_another_run_holds_is_told_after_all_else_is_done(
+    small_scan: Path, finder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cardiac_ct_fm.commands.table.WAIT_S", 0.1)
+    out, above, damaged = tmp_path / "p1", tmp_path / TABLE, tmp_path / "damaged.nii.gz"
+    above.write_text("case,status,reason\np1/small,done,as it was\n")
+    damaged.write_bytes(small_scan.read_bytes()[:1000])
+    out.mkdir()
+    (out / LOCK).touch()
+    answer = run("predict", small_scan, damaged, "-o", out, "-m", finder, "--quality", "fast", "--heads", "heart")
+    assert answer.code == 1
+    *_, failed, refusal = answer.err.strip().splitlines()
+    assert "1 of 2 scans failed; the others are complete" in failed
+    assert refusal.startswith("cardiac-ct-fm: ") and f"another run holds {out / LOCK}" in refusal
+    assert "small" in answer.out and "damaged" in answer.out, "the summary is printed"
+    assert "as it was" not in above.read_text()
+    assert not (out / TABLE).exists()
+    (out / LOCK).unlink()
+    again = run("predict", small_scan, damaged, "-o", out, "-m", finder, "--quality", "fast", "--skip-existing")
+    assert again.code == 3
+    assert (out / TABLE).is_file()
 
 
 def test_a_head_of_ones_own_joins_the_prediction(small_scan: Path, finder: Path, tmp_path: Path) -> None:

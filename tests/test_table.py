@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 
 from cardiac_ct_fm.commands.table import LOCK, TABLE, holds_table, namesakes, update_above, write_table
 from cardiac_ct_fm.errors import DataError, OutputError
@@ -194,6 +195,41 @@ def test_a_table_that_another_run_does_not_let_go_is_told_with_the_way_out(
     write_table([row], tmp_path)
     assert table_in(tmp_path)["p1/ct"]["lca_mm"] == "2"
     assert files_beside(tmp_path) == [TABLE]
+
+
+HOLDER = """
+import time
+from pathlib import Path
+from cardiac_ct_fm.commands.table import _in_turn
+
+with _in_turn(Path.cwd()):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_lock_of_a_killed_run_is_taken_over(tmp_path: Path) -> None:
+    write_table([done(tmp_path, "a", lca_mm=1)], tmp_path)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), *sys.path])}
+    command = [sys.executable, "-c", HOLDER]
+    killed = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert killed.stdout is not None and killed.stdout.readline() == "held\n"
+    finally:
+        killed.kill()
+        killed.communicate()
+    assert str(killed.pid) in (tmp_path / LOCK).read_text().splitlines(), "what it left says whose it is"
+    write_table([done(tmp_path, "b", lca_mm=2)], tmp_path)
+    assert set(table_in(tmp_path)) == {"a", "b"}
+    assert files_beside(tmp_path) == [TABLE]
+
+
+def test_the_versions_of_filelock_that_are_allowed_can_tell_a_dead_holder() -> None:
+    """3.22 is the first that writes process and machine into the lock (the constant for older ones in its source)."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    needs = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    (lowest,) = (need.removeprefix("filelock>=") for need in needs if need.startswith("filelock"))
+    assert tuple(map(int, lowest.split("."))) >= (3, 22)
 
 
 def test_a_run_that_fails_at_the_table_keeps_nobody_waiting(tmp_path: Path) -> None:

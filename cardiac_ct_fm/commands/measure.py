@@ -70,6 +70,7 @@ def measure(
     """
     from cardiac_ct_fm.commands.results import prediction_row, print_json, print_prediction
     from cardiac_ct_fm.commands.table import TABLE, holds_table, namesakes, update_above, write_table
+    from cardiac_ct_fm.errors import CardiacCTError
     from cardiac_ct_fm.files import check_folder
     from cardiac_ct_fm.image_checks import image_warnings
     from cardiac_ct_fm.landmark_io import read_landmarks
@@ -103,13 +104,20 @@ def measure(
     row = {"name": name, "source": str(image), "folder": str(folder), "status": "done", "error": None}
     if others := namesakes(name, out):
         _log.warning(NAMESAKES, name, out / TABLE, others[0], len(others) - 1, (out / others[0]).parent)
-    tables = [write_table([row], out)] if holds_table(out) else []
+    tables: list[Path] = []
+    refusal: CardiacCTError | None = None
+    try:
+        tables += [write_table([row], out)] if holds_table(out) else []
+    except CardiacCTError as error:  # the scan is measured; all else is finished before it is told
+        refusal = error
     for table in [*tables, *update_above([row], out)]:
         _log.info("The row of this scan in %s was written anew.", table)
     if json_output:
         print_json({**row, **prediction_row(prediction)})
     else:
         print_prediction(prediction, folder)
+    if refusal is not None:
+        raise refusal
     return 0
 
 

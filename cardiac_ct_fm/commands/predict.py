@@ -81,7 +81,8 @@ def predict(
     Writes FOLDER/<scan>/ with a label map, landmarks (JSON, 3D Slicer, MITK), measurements, a picture and a report,
     and for several scans FOLDER/measurements.csv, one row per scan; a later run adds its scans to the table.
 
-    Exit code 0: all done. 1: failed. 2: wrong usage. 3: some of several scans failed, the others are done.
+    Exit code 0: all done. 1: failed, or the table was not written. 2: wrong usage. 3: some of several scans failed,
+    the others are done.
 
     [bold]Examples[/bold]
 
@@ -91,6 +92,7 @@ def predict(
 
       cardiac-ct-fm predict cohort/ -o out --skip-existing --json > results.jsonl
     """
+    from cardiac_ct_fm.errors import CardiacCTError
     from cardiac_ct_fm.scan_list import list_cases
 
     cases = list_cases(scans, series)
@@ -133,14 +135,20 @@ def predict(
                 progress.stop()
                 print_outcome(outcome)
     failed = sum(row["status"] == "failed" for row in rows)
-    if holds_table(out) or (not single and failed < len(rows)):
-        _log.info("All measurements in one table: %s", write_table(rows, out))
+    refusal: CardiacCTError | None = None
+    try:
+        if holds_table(out) or (not single and failed < len(rows)):
+            _log.info("All measurements in one table: %s", write_table(rows, out))
+    except CardiacCTError as error:  # the scans are done; all else is finished before it is told
+        refusal = error
     for table in update_above(rows, out):
         _log.info("The rows of these scans in %s were written anew.", table)
     if not single and not json_output:
         print_summary(rows)
     if failed:
         _log.error("%d of %d scans failed; the others are complete.", failed, len(rows))
+    if refusal is not None:
+        raise refusal
     return 0 if not failed else ALL_FAILED if failed == len(rows) else PART_FAILED
 
 

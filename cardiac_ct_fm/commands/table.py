@@ -1,6 +1,6 @@
 """One table of all scans that were predicted into a folder; later runs add their rows to it.
 
-Runs at the same time, also on several machines that share the folder, take turns: who adds rows holds
+Runs at the same time, also on several machines where the shared file system grants it, take turns: who adds rows holds
 ``.measurements.csv.lock`` beside the table from reading it to putting the new one in its place.
 """
 
@@ -114,9 +114,10 @@ def update_above(rows: Iterable[Mapping[str, Any]], out: Path) -> list[Path]:
 def _in_turn(out: Path) -> Iterator[None]:
     """Wait for other runs that write the table in a folder, then keep them waiting until the block ends.
 
-    The lock is a file that only one process can create, which network folders grant too, and that its holder removes:
-    nothing stays behind. What a killed process left is taken over where filelock sees that it is dead, on the same
-    machine; else it is waited for in vain.
+    The lock is a file that its holder creates and removes. The file system has to let only one process create a file
+    (``O_CREAT | O_EXCL``) and show that at once to all machines that share the folder; where it does not, runs can
+    write at the same time. The lock holds its process and machine: what a killed process left is taken over by the
+    next run on the same machine; runs on other machines wait for it in vain and say so.
 
     Raises:
         OutputError: another run does not come to its end, or the file system refuses.
