@@ -35,7 +35,9 @@ def models(
     """List trained weights and architectures.
 
     What is listed as trained can be given to --model; architectures start from random weights. Weights that are
-    published but not here are listed apart, with where they are.
+    published but not here are listed apart, with where they are. In JSON, "used_without_model" marks the one that
+    predict, finetune and evaluate take without --model, "default" those that the name of their architecture alone
+    means.
     """
     from rich.text import Text
 
@@ -45,11 +47,11 @@ def models(
     trained = [model_info(name) for name in list_models(pattern, pretrained=True)]
     absent = [info for name, info in absent_models().items() if fnmatchcase(name, pattern)]
     untrained = [] if pretrained else [architecture_info(name) for name in list_models(pattern)]
+    default = _default_of_predict()
     if json_output:
-        print_json([_row(info) for info in (*trained, *([] if pretrained else absent), *untrained)])
+        print_json([_row(info, default) for info in (*trained, *([] if pretrained else absent), *untrained)])
         return 0
     out = console()
-    default = _default_of_predict()
     if trained:
         listing = airy_table("Weights", "Heads", ">Parameters", ">MB", "Licence", "")
         for info in trained:
@@ -122,7 +124,7 @@ def info(
     folder = Path(name)
     known = ModelInfo.from_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else model_info(name)
     if json_output:
-        print_json(_row(known))
+        print_json(_row(known, _default_of_predict()))
         return 0
     out = console()
     out.print(Text.assemble("\n  ", (known.full_name, "bold"), f"  {_plain(known.description)}"), soft_wrap=True)
@@ -137,10 +139,11 @@ def info(
     return 0
 
 
-def _row(info: ModelInfo) -> dict[str, Any]:
-    """Plain JSON types."""
+def _row(info: ModelInfo, default: str | None) -> dict[str, Any]:
+    """Plain JSON types; ``used_without_model`` marks ``default``, see :func:`_default_of_predict`."""
     row = dataclasses.asdict(info)
-    return {"full_name": info.full_name, **row, "folder": None if info.folder is None else str(info.folder)}
+    folder = None if info.folder is None else str(info.folder)
+    return {"full_name": info.full_name, "used_without_model": info.full_name == default, **row, "folder": folder}
 
 
 def _sections(info: ModelInfo) -> list[tuple[str, list[tuple[str, str]]]]:
