@@ -159,19 +159,35 @@ def _weights() -> Iterator[Finding]:
 
 
 def _further_folder(folder: Path) -> tuple[str, bool]:
-    """What lies in a folder that the environment names, and whether weights can be found in it."""
-    from cardiac_ct_fm.manifest import MANIFEST
+    """What lies in a folder that the environment names, and whether there are weights and nothing is wrong with any."""
+    from cardiac_ct_fm.errors import WeightsError
+    from cardiac_ct_fm.manifest import MANIFEST, ModelInfo
+    from cardiac_ct_fm.registry import weight_manifests
 
     hint = f"correct the variable or unset it; it names folders that hold NAME.TAG/{MANIFEST}"
     try:
-        count = sum((inside / MANIFEST).is_file() for inside in folder.iterdir())
+        manifests, closed = weight_manifests(folder)
+        if (folder / MANIFEST).is_file():
+            above = folder.resolve().parent
+            return f"{folder} is a model itself; let the variable name the folder above: {above}", False
     except FileNotFoundError:
         return f"{folder} does not exist: {hint}", False
     except OSError as error:
         return f"{folder} cannot be read ({error.strerror}): {hint}", False
-    if (folder / MANIFEST).is_file():
-        return f"{folder} is a model itself; let the variable name the folder above: {folder.resolve().parent}", False
-    return (f"{count} in {folder}", True) if count else (f"{folder} holds no weights: {hint}", False)
+    if not manifests and not closed:
+        return f"{folder} holds no weights: {hint}", False
+    damaged = []
+    for manifest in manifests:
+        try:
+            ModelInfo.from_manifest(manifest)
+        except WeightsError:
+            damaged.append(manifest.parent.name)
+    parts = [f"{len(manifests) - len(damaged)} in {folder}"]
+    if damaged:
+        parts.append(f"damaged: {', '.join(damaged)}")
+    if closed:
+        parts.append("cannot be read: " + ", ".join(f"{p.name} ({e.strerror})" for p, e in closed.items()))
+    return "; ".join(parts), not damaged and not closed
 
 
 def _version(distribution: str) -> str | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -192,6 +193,27 @@ def named_folders() -> list[Path]:
     return [Path(p) for p in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if p]
 
 
+def weight_manifests(root: Path) -> tuple[list[Path], dict[Path, OSError]]:
+    """``registry.json`` of each model in a folder of weights, and what there cannot be looked into, each with why.
+
+    Raises:
+        OSError: the folder itself is not there or cannot be listed.
+    """
+    manifests: list[Path] = []
+    closed: dict[Path, OSError] = {}
+    for inside in sorted(root.iterdir()):
+        try:
+            mode = (inside / MANIFEST).stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            closed[inside] = error
+            continue
+        if stat.S_ISREG(mode):
+            manifests.append(inside / MANIFEST)
+    return manifests, closed
+
+
 def _own_folders() -> list[Path]:
     """Folders of weights that belong to this project: the package's, then the clone's."""
     clone = clone_weights()
@@ -203,7 +225,11 @@ def _published() -> tuple[dict[str, ModelInfo], dict[str, WeightsError]]:
     found: dict[str, ModelInfo] = {}
     damaged: dict[str, WeightsError] = {}
     for root in (*_own_folders(), *named_folders()):
-        for manifest in sorted(root.glob(f"*/{MANIFEST}")):
+        try:
+            manifests, _ = weight_manifests(root)
+        except OSError:  # not there, or closed: doctor tells
+            continue
+        for manifest in manifests:
             try:
                 info = ModelInfo.from_manifest(manifest)
                 found.setdefault(info.full_name, info)

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,13 @@ def test_models_names_one_default_and_it_is_what_predict_uses(
     assert "The default: predict, finetune and evaluate use it without --model." in told
     row = page[page.index("cardiac_swin_tiny.synthetic") :]
     assert "The default" in row[: row.index("finder.test")]
+    rows = json.loads(run("models", "--json").out)
+    assert [row["full_name"] for row in rows if row["used_without_model"]] == ["cardiac_swin_tiny.synthetic"]
+    assert {row["full_name"] for row in rows if row["default"]} >= {"cardiac_swin_tiny.synthetic", "finder.test"}
+    assert json.loads(run("info", "cardiac_swin_tiny", "--json").out)["used_without_model"]
+    assert not json.loads(run("info", "finder", "--json").out)["used_without_model"]
+    explained = " ".join(run("models", "--help").out.replace("│", " ").split())
+    assert '"used_without_model" marks the one' in explained and '"default" those' in explained
     for command in (predict, finetune, evaluate):
         meant = inspect.signature(command).parameters["model"].default
         assert ccf.model_info(meant).full_name == "cardiac_swin_tiny.synthetic"
@@ -151,6 +159,42 @@ def test_doctor_warns_of_each_named_folder_that_holds_no_weights_and_tells_the_w
         assert finding["text"].startswith(f"{folder} {reason}")
     assert all("correct the variable or unset it" in f["text"] for f in findings[1:4])
     assert findings[4]["text"].endswith(f"name the folder above: {tmp_path / 'models'}")
+
+
+def test_doctor_judges_each_model_of_a_named_folder_by_itself(
+    finder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link whose target has too long a name cannot be looked into, whoever looks: as a folder of somebody else."""
+    model = ccf.from_pretrained(finder)
+    for tag in ("first", "second", "third"):
+        ccf.export_pretrained(model, tmp_path, tag=tag)
+    (tmp_path / "strange").symlink_to("x" * 300)
+    (tmp_path / "finder.third" / "registry.json").write_text('{"name": "finder"}')
+    (tmp_path / "notes.txt").touch()
+    monkeypatch.setenv("CARDIAC_CT_FM_MODELS", str(tmp_path))
+    findings = json.loads(run("doctor", "--json").out)
+    (finding,) = (f for f in findings if f["name"] == "CARDIAC_CT_FM_MODELS")
+    assert finding["verdict"] == "note"
+    assert finding["text"].startswith(f"2 in {tmp_path}; damaged: finder.third; cannot be read: strange (")
+    assert {f["name"]: f["verdict"] for f in findings if f["name"].startswith("finder.")} == {
+        "finder.first": "ok",
+        "finder.second": "ok",
+        "finder.third": "problem",
+    }
+    (tmp_path / "strange").unlink()
+    shutil.rmtree(tmp_path / "finder.third")
+    (finding,) = (f for f in json.loads(run("doctor", "--json").out) if f["name"] == "CARDIAC_CT_FM_MODELS")
+    assert (finding["verdict"], finding["text"]) == ("ok", f"2 in {tmp_path}")
+
+
+def test_a_folder_of_damaged_weights_alone_is_not_fine(
+    finder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ccf.export_pretrained(ccf.from_pretrained(finder), tmp_path, tag="test")
+    (made / "registry.json").write_text("[]")
+    monkeypatch.setenv("CARDIAC_CT_FM_MODELS", str(tmp_path))
+    (finding,) = (f for f in json.loads(run("doctor", "--json").out) if f["name"] == "CARDIAC_CT_FM_MODELS")
+    assert (finding["verdict"], finding["text"]) == ("note", f"0 in {tmp_path}; damaged: finder.test")
 
 
 def test_doctor_as_json_has_a_verdict_on_everything() -> None:
