@@ -14,6 +14,7 @@ from command_line import run
 from conftest import DEMO_SCAN
 
 from cardiac_ct_fm.anatomy import HINGE_POINTS
+from cardiac_ct_fm.commands.table import LOCK, TABLE
 from cardiac_ct_fm.landmark_io import Landmark, read_landmarks, write_slicer
 
 
@@ -73,3 +74,20 @@ def test_measuring_what_nobody_edited_changes_nothing(
         assert list(written()) == unchanged
         assert "Measuring with" in answer.err
     assert json.loads((folder / "run.json").read_text())["measured"]["landmarks"] == str(folder / "landmarks.mps")
+
+
+def test_a_table_that_another_run_holds_is_told_after_all_else_is_done(
+    predicted: tuple[Path, str], small_scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cardiac_ct_fm.commands.table.WAIT_S", 0.1)
+    out = tmp_path / "p1"
+    folder = Path(shutil.copytree(predicted[0], out / "small"))
+    for table, name in ((out / TABLE, "small"), (tmp_path / TABLE, "p1/small")):
+        table.write_text(f"case,status,reason\n{name},done,as it was\n")
+    (out / LOCK).touch()
+    answer = run("measure", small_scan, "--landmarks", folder / "landmarks.mrk.json", "-o", out, "--json")
+    assert answer.code == 1
+    assert f"another run holds {out / LOCK}" in answer.err.strip().splitlines()[-1]
+    assert json.loads(answer.out)["name"] == "small"
+    assert "as it was" in (out / TABLE).read_text()
+    assert "as it was" not in (tmp_path / TABLE).read_text()

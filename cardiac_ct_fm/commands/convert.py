@@ -83,8 +83,11 @@ def push(
 ) -> int:
     """Publish a model on the Hugging Face Hub: configuration, safetensors, checksums and a model card.
 
-    They are the files of the model as they are: the same precision, and a card with its figures and pictures.
-    Log in first (hf auth login) or set HF_TOKEN; HF_ENDPOINT names another Hub. Nothing else is ever uploaded.
+    Weights and pictures are the model's files as they are, in the same precision; the card is generated from what
+    registry.json and the configuration say, with the same figures. Nothing else is ever uploaded. Weights and pictures
+    of a model that was in the repository before are deleted from it; its other files stay.
+
+    Log in first (hf auth login) or set HF_TOKEN; HF_ENDPOINT names another Hub.
     """
     from cardiac_ct_fm import from_pretrained
     from cardiac_ct_fm.commands.results import console
