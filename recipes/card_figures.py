@@ -132,12 +132,21 @@ def real_scan_figures(file: Path, model: str) -> Group:
     figures = {
         "Dice of the ascending aorta": f"{found['ascending_aorta_dice']:.2f}",
         "hinge-point circle to the annulus disc": "no circle" if centre is None else f"{centre:.1f} mm, {angle:.0f}°",
+        "area of the annulus": _area(found),
         "confidence of the points": {
             k: "not found" if v is None else f"{v:.2f}" for k, v in found["landmarks"].items()
         },
         "command": _command(f"real_scan --model {model}", quality=_unless("standard", found["quality"])),
     }
     return {"The real demonstration scan, agreement with TotalSegmentator, n=1": figures}
+
+
+def _area(found: Mapping[str, Any]) -> str:
+    """The annulus beside the reference's."""
+    area, reference = found["annulus_mm2"], found["annulus_reference_mm2"]
+    if area is None:
+        return "not measured"
+    return f"{area:.0f} mm², {100 * (area / reference - 1):+.0f} % of the reference's {reference:.0f} mm²"
 
 
 def robustness_figures(file: Path, model: str) -> Group:

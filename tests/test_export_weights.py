@@ -31,6 +31,8 @@ SPREAD = {"median": 1.25, "q25": 1.0, "q75": None, "asked": 9, "missed": 1}
 REAL = {
     "ascending_aorta_dice": 0.9,
     "circle_centre_mm": None,
+    "annulus_mm2": 441.0,
+    "annulus_reference_mm2": 490.0,
     "plane_deg": None,
     "landmarks": {"RCC": 0.5, "MS1": None},
 }
@@ -318,6 +320,7 @@ def test_a_figure_that_could_not_be_made_is_told(tmp_path: Path, model: ccf.Card
     (group,) = real_scan_figures(write_real(tmp_path / "real.json", model), MODEL).values()
     assert group["hinge-point circle to the annulus disc"] == "no circle"
     assert group["confidence of the points"]["MS1"] == "not found"
+    assert group["area of the annulus"] == "441 mm², -10 % of the reference's 490 mm²"
     lost = {"plane_angle_deg": {**SPREAD, "median": None}}
     (group,) = held_out_figures(write_summary(tmp_path / "x", model, plane=lost), MODEL).values()
     assert group["annulus plane"] == "∞° [1.0–∞], 8 of 9 found"

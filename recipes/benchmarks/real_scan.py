@@ -59,6 +59,8 @@ def agreement(pred: Prediction, folder: Path = SCAN) -> dict[str, Any]:
         "landmarks": {n: (round(p.confidence, 2) if p.found else None) for n, p in pred.landmarks.items()},
         "circle_centre_mm": None,
         "plane_deg": None,
+        "annulus_mm2": None if (area := pred.measurements.get("annulus_area_mm2")) is None else area.value,
+        "annulus_reference_mm2": reference_area(folder),
     }
     hinge = [pred.landmarks[n].ras_mm if n in pred.landmarks else None for n in HINGE_POINTS]
     if all(p is not None for p in hinge):
@@ -67,6 +69,12 @@ def agreement(pred: Prediction, folder: Path = SCAN) -> dict[str, Any]:
         result["circle_centre_mm"] = float(np.linalg.norm(middle - centre))
         result["plane_deg"] = float(np.degrees(np.arccos(min(1.0, abs(float(turned @ normal))))))
     return result
+
+
+def reference_area(folder: Path) -> float:
+    """Area of the annulus, mm², in the report of the program that made the masks (it gives cm²)."""
+    marks = json.loads((folder / "aorta_report.json").read_text(encoding="utf-8"))["landmarks"].values()
+    return 100.0 * float(next(mark["area"] for mark in marks if mark["name"] == "annulus"))
 
 
 def circle(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
