@@ -172,6 +172,8 @@ def read_landmarks(
         DataError: no such file, another format, a repeated name.
     """
     file = Path(path)
+    if not file.exists():
+        raise DataError(f"{file} does not exist.")
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

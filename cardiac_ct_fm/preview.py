@@ -53,9 +53,6 @@ QUIET = "#8b96a5"
 RING = "#7df0c8"
 """Colour of the annulus contour: none of the vocabulary's, so that it is not taken for a label."""
 
-ROOT_LABELS = ("Aorta", "LV", "LA", "Myo")
-"""Chambers that long axes of the root outline; labels of other heads than ``heart`` are outlined everywhere."""
-
 WIDTH_IN, PANEL_IN = 16.0, (7.79, 5.13)
 """Width of the picture, and a panel's width and height, in inches of 100 pixels."""
 
@@ -149,11 +146,11 @@ def draw_preview(
     return figure
 
 
-def _panel(ax: Axes, shown: _Content, view: View, height_mm: float, chambers: Sequence[str] | None = None) -> None:
-    """The scan, its labels (of the heart's those in ``chambers``, all when None), letters and a scale bar."""
+def _panel(ax: Axes, shown: _Content, view: View, height_mm: float, heart: bool = True) -> None:
+    """The scan, its labels (the heart's where wanted), letters and a scale bar."""
     width_mm = height_mm * PANEL_IN[0] / PANEL_IN[1]
     show_scan(ax, shown.image, view, width_mm, height_mm, shown.window, slab_mm=1.0, pixel_mm=height_mm / 480.0)
-    chosen = [k for k in shown.layers if k.head != "heart" or chambers is None or k.name in chambers]
+    chosen = [k for k in shown.layers if heart or k.head != "heart"]
     show_layers(ax, chosen, view, width_mm, height_mm)
     draw_letters(ax, view)
     draw_scale(ax, 10.0 if height_mm < 60 else 20.0)
@@ -166,7 +163,7 @@ def _annulus_planes(axes: list[Axes], shown: _Content, plan: Plan) -> None:
     contour, plane = annulus.contour, annulus.plane
     centre = plane.origin if contour is None else contour.centroid
     face = View.en_face(plane, centre)
-    _panel(axes[0], shown, face, 52.0, ())
+    _panel(axes[0], shown, face, 52.0, heart=False)
     if contour is not None:
         draw_curve(axes[0], face, closed(contour.ras), RING, 2.0)
         for longest in (True, False):
@@ -178,7 +175,7 @@ def _annulus_planes(axes: list[Axes], shown: _Content, plan: Plan) -> None:
     titles = ("Long axis through the right cusp", "Long axis across it")
     for ax, direction, title in zip(axes[1:], (toward, across), titles, strict=True):
         view = View.long_axis(plane, centre + 14.0 * plane.normal, direction)
-        _panel(ax, shown, view, 84.0, ROOT_LABELS)
+        _panel(ax, shown, view, 84.0)
         ring = None if contour is None else crossings(view, contour.ras)
         if ring is not None and len(ring) == 2:
             draw_curve(ax, view, ring, RING, 2.2)

@@ -175,7 +175,7 @@ def test_an_edited_point_may_keep_either_frame_alone(tmp_path: Path, kept: str) 
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="does not exist"):
         read_landmarks(tmp_path / "none.mps")
 
 
