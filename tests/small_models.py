@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from conftest import ROOT
 
 import cardiac_ct_fm as ccf
 from cardiac_ct_fm.config import BackboneConfig, HeadConfig, LookConfig, ModelConfig
@@ -30,3 +33,19 @@ def small_model(kind: str = "residual u-net", seed: int = 0, name: str = "small"
 def image() -> torch.Tensor:
     """The same noise (1, 1, 32, 32, 32) every time."""
     return torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def published_model(root: Path) -> Path:
+    """Weights in half precision and shards, published with figures and a picture."""
+    return ccf.export_pretrained(
+        small_model(),
+        root,
+        tag="told",
+        license="cc-by-4.0",
+        metrics={"Held out": {"Dice": 0.875}},
+        pictures={ROOT / "docs" / "coronaries.png": "Coronaries"},
+    )
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

@@ -14,10 +14,9 @@ from typing import IO, Any
 
 import pytest
 import torch
-from conftest import ROOT
 from hub_client import logits_digest
 from hub_server import Fault, HubServer, Repository
-from small_models import small_config, small_model
+from small_models import files_of, published_model, small_config, small_model
 
 import cardiac_ct_fm as ccf
 
@@ -275,24 +274,8 @@ def test_a_pushed_model_comes_back_bit_identical_with_its_card(
     assert TOKEN not in client.log.read_text()
 
 
-def with_card(root: Path) -> Path:
-    """Weights in half precision and shards, published with figures and a picture."""
-    return ccf.export_pretrained(
-        small_model(),
-        root,
-        tag="told",
-        license="cc-by-4.0",
-        metrics={"Held out": {"Dice": 0.875}},
-        pictures={ROOT / "docs" / "coronaries.png": "Coronaries"},
-    )
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
 def test_a_published_model_is_pushed_as_it_is(server: HubServer, client: Client, tmp_path: Path) -> None:
-    folder = with_card(tmp_path / "weights")
+    folder = published_model(tmp_path / "weights")
     published = files_of(folder)
     (folder / "patients.csv").write_text("nobody else's business")
     assert "url" in client.ask("push", folder=folder, repo="org/mine", token=TOKEN)
@@ -307,7 +290,7 @@ def test_a_published_model_is_pushed_as_it_is(server: HubServer, client: Client,
 def test_a_model_of_a_repository_is_pushed_to_another_with_card_and_pictures(
     server: HubServer, client: Client, tmp_path: Path
 ) -> None:
-    folder = with_card(tmp_path / "weights")
+    folder = published_model(tmp_path / "weights")
     first = server.add_folder("org/theirs", folder)
     server.repositories["org/theirs"].refs["v1"] = first
     small_model(seed=1).save_pretrained(tmp_path / "later")
@@ -319,7 +302,7 @@ def test_a_model_of_a_repository_is_pushed_to_another_with_card_and_pictures(
 
 
 def test_a_push_that_cannot_keep_the_card_says_so(server: HubServer, client: Client, tmp_path: Path) -> None:
-    folder = with_card(tmp_path / "weights")
+    folder = published_model(tmp_path / "weights")
     (folder / "pictures" / "coronaries.png").unlink()
     server.add_folder("org/unpictured", folder)
     cache = tmp_path / "cache"
@@ -333,7 +316,7 @@ def test_a_push_that_cannot_keep_the_card_says_so(server: HubServer, client: Cli
 
 
 def test_a_card_that_somebody_edited_is_not_pushed(server: HubServer, client: Client, tmp_path: Path) -> None:
-    folder = with_card(tmp_path / "weights")
+    folder = published_model(tmp_path / "weights")
     published = files_of(folder)
     (tmp_path / "notes.txt").write_text("patient 4711")
     (folder / "README.md").unlink()
@@ -345,7 +328,7 @@ def test_a_card_that_somebody_edited_is_not_pushed(server: HubServer, client: Cl
 def test_a_private_model_is_saved_with_its_pictures_and_the_token_is_written_nowhere(
     server: HubServer, client: Client, tmp_path: Path
 ) -> None:
-    folder = with_card(tmp_path / "weights")
+    folder = published_model(tmp_path / "weights")
     server.add_folder("org/private", folder)
     server.repositories["org/private"].token = TOKEN
     request = {"source": "org/private", "cache_dir": tmp_path / "cache", "out": tmp_path / "mine"}
@@ -358,7 +341,7 @@ def test_a_private_model_is_saved_with_its_pictures_and_the_token_is_written_now
 def test_a_model_that_was_loaded_without_the_network_is_saved_without_it(
     server: HubServer, client: Client, tmp_path: Path
 ) -> None:
-    folder = with_card(tmp_path / "weights")
+    folder = published_model(tmp_path / "weights")
     server.add_folder("org/told", folder)
     request = {"source": "org/told", "cache_dir": tmp_path / "cache"}
     online = client.ask(**request)
@@ -378,7 +361,7 @@ def test_a_model_that_takes_the_place_of_another_leaves_nothing_of_it(
     server: HubServer, client: Client, tmp_path: Path
 ) -> None:
     small_model(seed=1).save_pretrained(tmp_path / "sharded", max_shard_bytes=150_000)
-    pictured = with_card(tmp_path / "weights")
+    pictured = published_model(tmp_path / "weights")
     others = {
         "coronaries.safetensors": b"a head",
         "heads/model.safetensors": b"another",

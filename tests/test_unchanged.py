@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
-from small_models import image, small_model
+from small_models import files_of, image, published_model, small_model
 
 import cardiac_ct_fm as ccf
 
@@ -18,19 +17,7 @@ FIGURE = "| Dice | 0.875 |"
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
-    """Weights in half precision, with figures and a picture on their card."""
-    return ccf.export_pretrained(
-        small_model(),
-        tmp_path / "weights",
-        tag="told",
-        license="cc-by-4.0",
-        metrics={"Held out": {"Dice": 0.875}},
-        pictures={ROOT / "docs" / "coronaries.png": "Coronaries"},
-    )
-
-
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return published_model(tmp_path / "weights")
 
 
 @torch.no_grad()
@@ -47,7 +34,7 @@ def written_anew(model: ccf.CardiacCTModel, out: Path) -> bool:
 def test_published_weights_that_are_loaded_and_saved_are_the_same_files(name: str, tmp_path: Path) -> None:
     info = ccf.model_info(name)
     ccf.from_pretrained(name).save_pretrained(tmp_path / "mine")
-    saved = files_in(tmp_path / "mine")
+    saved = files_of(tmp_path / "mine")
     assert info.folder is not None
     assert saved == {path: (info.folder / path).read_bytes() for path in saved}
     assert {"README.md", "registry.json", *info.files, *info.pictures} == set(saved)
@@ -56,14 +43,14 @@ def test_published_weights_that_are_loaded_and_saved_are_the_same_files(name: st
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_the_precision_in_memory_does_not_matter(dtype: torch.dtype, published: Path, tmp_path: Path) -> None:
     ccf.from_pretrained(published, dtype=dtype).save_pretrained(tmp_path / "mine")
-    assert files_in(tmp_path / "mine") == files_in(published)
+    assert files_of(tmp_path / "mine") == files_of(published)
 
 
 def test_a_model_can_be_saved_into_the_folder_that_it_came_from(published: Path) -> None:
-    before = files_in(published)
+    before = files_of(published)
     (published / "notes.txt").write_text("mine")
     ccf.from_pretrained(published).save_pretrained(published)
-    assert files_in(published) == {**before, "notes.txt": b"mine"}
+    assert files_of(published) == {**before, "notes.txt": b"mine"}
 
 
 def test_its_own_folder_is_left_as_it_is(published: Path, tmp_path: Path) -> None:
@@ -85,11 +72,11 @@ def test_saving_that_fails_takes_no_weights_away(obstacle: str, published: Path,
     small_model(seed=1).save_pretrained(older, max_shard_bytes=100_000)
     (older / obstacle).unlink()
     (older / obstacle).mkdir()
-    before = files_in(older)
+    before = files_of(older)
     for model, options in ((ccf.from_pretrained(published), {}), (small_model(seed=2), {"dtype": torch.float16})):
         with pytest.raises(ccf.OutputError, match="cannot be written"):
             model.save_pretrained(older, **options)  # type: ignore[arg-type]
-        after = files_in(older)
+        after = files_of(older)
         kept = {name for name in before if name.endswith((".safetensors", ".index.json")) or name == "config.json"}
         assert {name: after.get(name) for name in kept} == {name: before[name] for name in kept}
     if obstacle == "registry.json":  # the first file that is moved: nothing has changed
@@ -99,7 +86,7 @@ def test_saving_that_fails_takes_no_weights_away(obstacle: str, published: Path,
 def test_an_older_model_in_the_folder_is_replaced(published: Path, tmp_path: Path) -> None:
     small_model(seed=1).save_pretrained(tmp_path / "mine", max_shard_bytes=100_000)
     ccf.from_pretrained(published).save_pretrained(tmp_path / "mine")
-    assert files_in(tmp_path / "mine") == files_in(published)
+    assert files_of(tmp_path / "mine") == files_of(published)
 
 
 def touch_a_weight(model: ccf.CardiacCTModel) -> None:
@@ -226,5 +213,5 @@ def test_a_list_of_files_cannot_lead_out_of_the_folder(
     manifest = json.loads((published / "registry.json").read_text())
     (published / "registry.json").write_text(json.dumps({**manifest, "pictures": {name: "A picture"}}))
     assert written_anew(ccf.from_pretrained(published), tmp_path / "mine")
-    assert b"secret" not in files_in(tmp_path / "mine").values()
+    assert b"secret" not in files_of(tmp_path / "mine").values()
     assert f"names '{name}', which is no file of a model folder" in caplog.text

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from cardiac_ct_fm.errors import CardiacCTError, ConfigError
@@ -76,12 +77,12 @@ class Coordinator:
 
     def _pin_checkpoint(self) -> None:
         """Write down which weights the experiment begins with; with others it is not continued."""
-        now = {"name": self.settings.ckpt, "sha256": digest(self.settings)}
+        now = {"name": Path(self.settings.ckpt).name, "sha256": digest(self.settings)}  # the card tells no folder
         before = self.state.read(CHECKPOINT)
         if before is not None and before["sha256"] != now["sha256"]:
             raise ConfigError(
-                f"ckpt {now['name']} holds other weights than those that {self.state.folder} began with; give these "
-                "(a folder, say), choose another --exp-name, or remove the folder."
+                f"ckpt {self.settings.ckpt} holds other weights than those that {self.state.folder} began with; give "
+                "these (a folder, say), choose another --exp-name, or remove the folder."
             )
         self.state.write(CHECKPOINT, before or now)
 
