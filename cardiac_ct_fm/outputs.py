@@ -37,7 +37,7 @@ def write_outputs(prediction: Prediction, folder: str | Path, options: PlanningO
         measurements_to_json(target / "measurements.json", plan, rows)
         write_scene(target / "planning.mrk.json", plan)
         picture = target / "preview.png"
-        write_preview(picture, found.volume, found.landmarks, found.label_maps, plan, found.classes)
+        write_preview(picture, found.volume, found.landmarks, found.label_maps, plan, found.classes, found.run)
         facts = run_facts(found.run)
         write_report(target / "report.html", found.volume, plan, measurements=rows, facts=facts, warnings=notes)
 

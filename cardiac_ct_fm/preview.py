@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from cardiac_ct_fm.anatomy import HINGE_POINTS, LANDMARKS, structure
 from cardiac_ct_fm.files import atomic_write
@@ -27,8 +27,11 @@ from cardiac_ct_fm.label_pictures import (
     show_silhouettes,
 )
 from cardiac_ct_fm.landmark_io import Landmark
+from cardiac_ct_fm.landmark_pictures import draw_points
 from cardiac_ct_fm.planning.measure import Plan
+from cardiac_ct_fm.planning.options import PlanningOptions
 from cardiac_ct_fm.planning.planes import Sampler, unit
+from cardiac_ct_fm.preview_frame import DISCLAIMER, GROUND, RING, draw_frame, draw_legend, draw_notes
 from cardiac_ct_fm.render2d import (
     FRONT,
     HEAD,
@@ -40,18 +43,11 @@ from cardiac_ct_fm.render2d import (
     draw_caption,
     draw_curve,
     draw_letters,
-    draw_points,
     draw_scale,
     show_scan,
     window_for,
 )
 from cardiac_ct_fm.volume_io import Volume
-
-DISCLAIMER = "Research use only. Not a medical device."
-GROUND = "#0b0e13"
-QUIET = "#8b96a5"
-RING = "#7df0c8"
-"""Colour of the annulus contour: none of the vocabulary's, so that it is not taken for a label."""
 
 WIDTH_IN, PANEL_IN = 16.0, (7.79, 5.13)
 """Width of the picture, and a panel's width and height, in inches of 100 pixels."""
@@ -59,18 +55,16 @@ WIDTH_IN, PANEL_IN = 16.0, (7.79, 5.13)
 SILHOUETTE_IN = (5.25, 5.0)
 """A panel of the row of silhouettes, which is there where a head other than the core's was computed."""
 
-LEGEND_COLUMNS = 16
-"""Entries of one row of the legend."""
-
 
 @dataclass(frozen=True)
 class _Content:
-    """What all panels show: the scan, its layers, points and their colours, and grey values."""
+    """What all panels show: the scan, its layers, points, their colours and which are unsure, and grey values."""
 
     image: Sampler
     layers: tuple[Layer, ...]
     points: Mapping[str, FloatArray]
     colours: Mapping[str, str]
+    unsure: Collection[str]
     window: tuple[float, float]
 
     @property
@@ -86,6 +80,7 @@ def write_preview(
     label_maps: Mapping[str, npt.NDArray[np.uint8]] | None = None,
     plan: Plan | None = None,
     classes: Mapping[str, Sequence[str]] | None = None,
+    run: Mapping[str, Any] | None = None,
 ) -> Path:
     """Draw ``preview.png``.
 
@@ -96,6 +91,7 @@ def write_preview(
         label_maps: head → (X, Y, Z) label map on the scan's grid; all are drawn.
         plan: the measurements of these landmarks, or None; without an annulus three standard planes are shown.
         classes: head → names of its classes; those of the vocabulary's heads are known.
+        run: how the prediction was made; ``model`` and ``weights_sha256`` are named in the picture.
 
     Returns:
         ``path``.
@@ -103,7 +99,7 @@ def write_preview(
     Raises:
         OutputError: the file system refuses.
     """
-    figure = draw_preview(volume, landmarks, label_maps or {}, plan, classes or {})
+    figure = draw_preview(volume, landmarks, label_maps or {}, plan, classes or {}, run or {})
     target = Path(path)
     with atomic_write(target) as temporary:
         figure.savefig(temporary, format="png", dpi=100, facecolor=GROUND, metadata={"Description": DISCLAIMER})
@@ -116,6 +112,7 @@ def draw_preview(
     label_maps: Mapping[str, npt.NDArray[np.uint8]],
     plan: Plan | None,
     classes: Mapping[str, Sequence[str]],
+    run: Mapping[str, Any],
 ) -> Figure:
     """The figure of :func:`write_preview`, 1600 × 1180 pixels, and 520 higher where silhouettes are shown."""
     layers = tuple(layers_of(label_maps, classes, volume.grid))
@@ -133,7 +130,9 @@ def draw_preview(
     points = {n: np.asarray(m.ras_mm) for n, m in landmarks.items() if m.ras_mm is not None}
     own = dict(zip((n for n in landmarks if n not in LANDMARKS), cycle(OWN_COLOURS), strict=False))
     colours = {n: own[n] if n in own else structure(n).colour for n in landmarks}
-    shown = _Content(Sampler(volume.data, volume.grid), layers, points, colours, window_for(blood))
+    limit = (PlanningOptions() if plan is None else plan.options).min_confidence
+    unsure = {n: m.confidence for n, m in landmarks.items() if n in points and m.confidence < limit}
+    shown = _Content(Sampler(volume.data, volume.grid), layers, points, colours, unsure, window_for(blood))
     axes = [panel(x, y + below, PANEL_IN) for x, y in ((0.13, 6.02), (8.08, 6.02), (0.13, 0.8), (8.08, 0.8))]
     if plan is None or annulus is None:
         _standard_planes(axes[:3], shown, _middle(volume, shown))
@@ -142,7 +141,15 @@ def draw_preview(
     _chambers(axes[3], shown, _middle(volume, shown))
     if deep:
         _silhouettes([panel(0.13 + i * SILHOUETTE_IN[0], 0.8, SILHOUETTE_IN) for i in range(3)], volume, shown)
-    _frame(figure, volume, plan, shown, landmarks)
+    outlines = {k.key: (k.colour, k.name) for k in layers}
+    ring = plan is not None and annulus is not None and annulus.contour is not None
+    missing = [n for n, m in landmarks.items() if m.ras_mm is None]
+    # The heart's own findings say what of it is missing; a valve without calcium is healthy.
+    missing += [k.name for k in layers if k.head not in ("heart", "calc") and not k.mask.any()]
+    draw_frame(figure, volume, run)
+    draw_legend(figure, outlines, ring, {n: colours[n] for n in points}, unsure, limit)
+    told = [] if plan is None or not set(HINGE_POINTS) & landmarks.keys() else plan.findings
+    draw_notes(figure, missing, unsure, [f.message for f in told])
     return figure
 
 
@@ -169,7 +176,7 @@ def _annulus_planes(axes: list[Axes], shown: _Content, plan: Plan) -> None:
         for longest in (True, False):
             draw_curve(axes[0], face, contour.chord_ras(longest), RING, 1.0, "--")
     draw_caption(axes[0], "Annulus, seen from the left ventricle", _ring_text(plan))
-    draw_points(axes[0], face, shown.points, colours=shown.colours)
+    draw_points(axes[0], face, shown.points, colours=shown.colours, unsure=shown.unsure)
     toward = unit(annulus.hinges[0] - annulus.hinges.mean(axis=0))
     across = np.cross(plane.normal, toward)
     titles = ("Long axis through the right cusp", "Long axis across it")
@@ -184,7 +191,7 @@ def _annulus_planes(axes: list[Axes], shown: _Content, plan: Plan) -> None:
             near = np.abs(view.distance(line)) < 6.0
             draw_curve(ax, view, np.where(near[:, None], line, np.nan), INK, 0.9, ":")
         draw_caption(ax, title)
-        draw_points(ax, view, shown.points, colours=shown.colours)
+        draw_points(ax, view, shown.points, colours=shown.colours, unsure=shown.unsure)
 
 
 def _ring_text(plan: Plan) -> str:
@@ -195,8 +202,8 @@ def _ring_text(plan: Plan) -> str:
     low = plan.measurements["annulus_min_diameter_mm"].value
     high = plan.measurements["annulus_max_diameter_mm"].value
     doubt = "" if area.uncertainty is None else f" ± {area.uncertainty:.0f}"
-    mark = "" if area.status == "ok" else " (low confidence)"
-    return f"{area.value:.0f}{doubt} mm²,  {high:.1f} × {low:.1f} mm{mark}"
+    mark = "" if area.status == "ok" else "  ·  unsure"
+    return f"{area.value:.0f}{doubt} mm²,  longest diameter {high:.1f}, shortest {low:.1f} mm{mark}"
 
 
 def _standard_planes(axes: list[Axes], shown: _Content, middle: FloatArray) -> None:
@@ -209,7 +216,7 @@ def _standard_planes(axes: list[Axes], shown: _Content, middle: FloatArray) -> N
     for ax, (title, view) in zip(axes, views.items(), strict=True):
         _panel(ax, shown, view, 150.0)
         draw_caption(ax, title)
-        draw_points(ax, view, shown.points, colours=shown.colours)
+        draw_points(ax, view, shown.points, colours=shown.colours, unsure=shown.unsure)
 
 
 def _chambers(ax: Axes, shown: _Content, middle: FloatArray) -> None:
@@ -223,7 +230,7 @@ def _chambers(ax: Axes, shown: _Content, middle: FloatArray) -> None:
         title, note = "Four chambers", ""
     _panel(ax, shown, view, 150.0)
     draw_caption(ax, title, note)
-    draw_points(ax, view, shown.points, size=30.0, colours=shown.colours)
+    draw_points(ax, view, shown.points, size=30.0, colours=shown.colours, unsure=shown.unsure)
 
 
 def _silhouettes(axes: list[Axes], volume: Volume, shown: _Content) -> None:
@@ -254,43 +261,3 @@ def _middle(volume: Volume, shown: _Content) -> FloatArray:
     if centres:
         return np.asarray(np.mean(list(centres.values()), axis=0), dtype=np.float64)
     return volume.grid.centre_ras
-
-
-def _frame(
-    figure: Figure, volume: Volume, plan: Plan | None, shown: _Content, landmarks: Mapping[str, Landmark]
-) -> None:
-    """Title, disclaimer and a legend of what the panels show around them."""
-    high = figure.get_size_inches()[1]
-    top, line, foot = 1 - 0.33 / high, 1 - 0.57 / high, 0.165 / high
-    figure.text(0.008, top, volume.name, color=INK, fontsize=15, fontweight="bold", va="center")
-    spacing = " × ".join(f"{s:.2f}" for s in volume.grid.spacing)
-    figure.text(0.992, top, DISCLAIMER, color="#ffb86b", fontsize=12, fontweight="bold", va="center", ha="right")
-    figure.text(0.008, line, f"cardiac-ct-fm   voxels {spacing} mm", color=QUIET, fontsize=9.5, va="center")
-    drawn = {artist.get_gid() for ax in figure.axes for artist in ax.get_children()}
-    handles = [_line(k.colour, k.name) for k in shown.layers if k.key in drawn]
-    if plan is not None and plan.annulus is not None and plan.annulus.contour is not None:
-        handles.append(_line(RING, "annulus contour"))
-    handles += [_dot(shown.colours[n], n) for n in shown.points if n in drawn]
-    if handles:
-        place = {"loc": "lower left", "bbox_to_anchor": (0.004, 0.26 / high), "ncol": min(len(handles), LEGEND_COLUMNS)}
-        look = {"frameon": False, "columnspacing": 1.2, "borderpad": 0.2, "labelcolor": INK, "fontsize": 10}
-        figure.legend(handles=handles, **place, **look)
-    missing = [n for n, m in landmarks.items() if m.ras_mm is None]
-    # The heart's own findings say what of it is missing; a valve without calcium is healthy.
-    empty = [k.name for k in shown.layers if k.head not in ("heart", "calc") and not k.mask.any()]
-    notes = [f"Not found: {', '.join(missing + empty)}."] if missing or empty else []
-    if plan is not None and set(HINGE_POINTS) & landmarks.keys():
-        notes += [f.message for f in plan.findings]
-    figure.text(0.008, foot, _short(" ".join(notes), 230), color="#ffb86b", fontsize=9.5, va="center")
-
-
-def _short(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1].rsplit(" ", 1)[0] + " …"
-
-
-def _line(colour: str, label: str) -> Line2D:
-    return Line2D([], [], color=colour, linewidth=2.5, label=label)
-
-
-def _dot(colour: str, label: str) -> Line2D:
-    return Line2D([], [], color=colour, marker="o", linestyle="none", markersize=7, label=label)

@@ -6,19 +6,15 @@ global changes and no display is needed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke, withStroke
-from matplotlib.text import Annotation
 
-from cardiac_ct_fm.anatomy import structure
 from cardiac_ct_fm.geometry import FloatArray
 from cardiac_ct_fm.planning.planes import Plane, Sampler, unit
 
@@ -32,15 +28,6 @@ BRIGHT_BLOOD = 1.6
 
 LETTER_SHARE = 0.38
 """A second letter is shown when this much of the direction (sin 22°) points that way."""
-
-NEAR_MM = 3.0
-"""A point this close to the plane is drawn filled; farther ones are hollow."""
-
-FAR_MM = 6.0
-"""Points farther away are not drawn: they would be mistaken for points of the plane."""
-
-PLACES_PT = tuple((8.0 * x, y) for up in (4.0, 12.0, 22.0, 34.0) for x in (1, -1) for y in (up, -up))
-"""Where a point's name may stand, in points from it, the usual place first (layout, a house choice)."""
 
 INK = "#e8edf4"
 SHADE = "#05070a"
@@ -174,88 +161,6 @@ def draw_curve(ax: Axes, view: View, ras: FloatArray, colour: str, width: float 
 def closed(ras: FloatArray) -> FloatArray:
     """A curve (N, 3) with its first point again at the end."""
     return np.concatenate([ras, ras[:1]])
-
-
-def draw_points(
-    ax: Axes,
-    view: View,
-    points: Mapping[str, FloatArray],
-    size: float = 52.0,
-    colours: Mapping[str, str] | None = None,
-) -> None:
-    """Draw landmarks: filled in the plane, hollow when farther than :data:`NEAR_MM`, none beyond :data:`FAR_MM`.
-
-    Names keep clear of the lines and texts that are there: draw those first. Each dot has its name as ``gid``.
-
-    Args:
-        ax: where.
-        view: the plane.
-        points: name → (3,) RAS mm.
-        size: of a dot.
-        colours: of points that the vocabulary does not know, and of any that are to look otherwise.
-    """
-    (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
-    shown: dict[str, tuple[float, float]] = {}
-    for name, ras in points.items():
-        away = abs(float(view.distance(ras)))
-        x, y = (float(v) for v in view.project(ras))
-        if away > FAR_MM or not (x0 < x < x1 and y0 < y < y1):
-            continue
-        shown[name] = (x, y)
-        near = away <= NEAR_MM
-        colour = _colour(name, colours)
-        if near:
-            ax.scatter([x], [y], s=size + 26, c=SHADE, alpha=0.6, linewidths=0, zorder=4)
-        face, rim = (colour, SHADE) if near else ("none", colour)
-        ax.scatter([x], [y], s=size, c=face, edgecolors=rim, linewidths=1.2, zorder=5, gid=name)
-    for name, at in shown.items():
-        away = abs(float(view.distance(points[name])))
-        near = away <= NEAR_MM
-        label = name if near else f"{name}, {away:.0f} mm off"
-        text = ax.annotate(label, at, xytext=PLACES_PT[0], textcoords="offset points", zorder=6, fontweight="bold")
-        text.set(color=lighter(_colour(name, colours)), fontsize=11 if near else 9.5, path_effects=outline(3.2))
-        _step_aside(ax, text, np.array(list(shown.values())))
-
-
-def _colour(name: str, colours: Mapping[str, str] | None) -> str:
-    return colours[name] if colours and name in colours else str(structure(name).colour)
-
-
-def lighter(colour: str) -> tuple[float, float, float]:
-    """A colour half-way to white (sRGB 0…1): letters of it can be read on grey and on black."""
-    red, green, blue = ((1.0 + part) / 2.0 for part in to_rgb(colour))
-    return red, green, blue
-
-
-def _step_aside(ax: Axes, text: Annotation, dots: FloatArray) -> None:
-    """Put a point's name where it stays in the picture and covers no other name, no dot and no line, if it can.
-
-    Args:
-        ax: whose lines and texts are there already.
-        text: the name.
-        dots: (N, 2) places of all points in data coordinates.
-    """
-    pixels = ax.transData.transform(dots)
-    others = [other.get_window_extent() for other in ax.texts if other is not text]
-    lines = [line.get_path().transformed(line.get_transform()) for line in ax.lines]
-
-    def put(place: tuple[float, float]) -> None:
-        text.set(ha="left" if place[0] > 0 else "right", va="bottom" if place[1] > 0 else "top")
-        text.set_position(place)
-
-    def covered(place: tuple[float, float]) -> tuple[bool, int, int]:
-        put(place)
-        box = text.get_window_extent().padded(2.0)
-        outside = box.x0 < ax.bbox.x0 or box.x1 > ax.bbox.x1 or box.y0 < ax.bbox.y0 or box.y1 > ax.bbox.y1
-        names = sum(bool(box.overlaps(other)) for other in others) + sum(bool(box.contains(*xy)) for xy in pixels)
-        return outside, names, sum(bool(line.intersects_bbox(box, filled=False)) for line in lines)
-
-    costs = []
-    for place in PLACES_PT:
-        costs.append(covered(place))
-        if not any(costs[-1]):
-            break  # nothing is better, and every try lays the text out anew
-    put(PLACES_PT[costs.index(min(costs))])
 
 
 def draw_letters(ax: Axes, view: View) -> None:

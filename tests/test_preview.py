@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from cardiac_ct_fm.errors import OutputError
 from cardiac_ct_fm.geometry import Grid
 from cardiac_ct_fm.label_pictures import chamber_centres, four_chamber_view, layers_of, show_silhouettes
 from cardiac_ct_fm.landmark_io import Landmark
+from cardiac_ct_fm.landmark_pictures import draw_points, legend_mark
 from cardiac_ct_fm.planning import PlanningOptions, measure
 from cardiac_ct_fm.planning.planes import Plane, Sampler
 from cardiac_ct_fm.preview import draw_preview, write_preview
@@ -31,7 +33,6 @@ from cardiac_ct_fm.render2d import (
     crossings,
     direction_letters,
     draw_curve,
-    draw_points,
     window_for,
 )
 from cardiac_ct_fm.volume_io import Volume
@@ -140,6 +141,34 @@ def test_names_are_light_letters_on_a_dark_rim():
         assert name.get_path_effects() and name.get_fontsize() >= 9
 
 
+def test_a_sure_point_is_a_dot_and_an_unsure_one_an_open_ring_with_a_question_mark():
+    figure = Figure(figsize=(5, 5))
+    FigureCanvasAgg(figure)
+    ax = figure.add_axes((0, 0, 1, 1))
+    bare_panel(ax, (-30.0, 30.0, -30.0, 30.0))
+    view = View.of(np.zeros(3), np.array([1.0, 0, 0]), np.array([0.0, 1, 0]))
+    at = {"RCC": (-15.0, -15.0, 0.0), "LCA": (15.0, -15.0, 0.0), "NCC": (-15.0, 15.0, 4.0), "MS1": (15.0, 15.0, 4.0)}
+    draw_points(ax, view, {name: np.array(p) for name, p in at.items()}, unsure={"LCA", "MS1"})
+    marks = {mark.get_gid(): mark for mark in ax.collections}
+    filled = {name: len(mark.get_facecolors()) == 1 for name, mark in marks.items()}
+    assert filled == {"RCC": True, "LCA": False, "NCC": True, "MS1": False}
+    rings = {name: to_rgb(mark.get_edgecolors()[0][:3]) for name, mark in marks.items() if not filled[name]}
+    assert rings == {"LCA": to_rgb("#39c6f0"), "MS1": to_rgb("#d58cff")}
+    size = {name: float(mark.get_sizes()[0]) for name, mark in marks.items()}
+    assert size["NCC"] < size["RCC"] and size["MS1"] < size["LCA"], "what is off the plane is smaller, sure or not"
+    assert [text.get_text() for text in ax.texts] == ["RCC", "LCA?", "NCC, 4 mm off", "MS1?, 4 mm off"]
+    figure.canvas.draw()
+    picture = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
+    x, y = (round(float(v)) for v in ax.transData.transform((15.0, -15.0)))
+    assert colour_count(picture[-y - 1 : -y + 1, x - 1 : x + 1], "#39c6f0") == 0, "the middle of a ring shows the scan"
+
+
+def test_a_legend_shows_points_as_they_are_drawn():
+    sure, unsure = legend_mark("#39c6f0", False, "LCA"), legend_mark("#39c6f0", True, "LCA")
+    assert (sure.get_markerfacecolor(), unsure.get_markerfacecolor()) == ("#39c6f0", "none")
+    assert unsure.get_markeredgecolor() == "#39c6f0" and unsure.get_markeredgewidth() > 0
+
+
 def test_window_follows_bright_blood():
     assert window_for(300.0) == (-150.0, 550.0)
     assert window_for(700.0) == (-150.0, 1120.0)
@@ -168,6 +197,39 @@ def test_preview_of_everything(scan, points, tmp_path):
             assert panel.std() > 15, "every panel shows something"
     assert colour_count(picture, "#7df0c8") > 400, "the annulus contour is drawn"
     assert colour_count(picture, "#4dd06a") > 40, "the hinge point LCC is drawn"
+
+
+def words_of(figure: Figure) -> list[str]:
+    """All texts around the panels."""
+    return [text.get_text() for text in figure.texts]
+
+
+def test_the_picture_names_the_model_and_the_first_digits_of_its_weights(scan):
+    def caption(run: dict) -> str:
+        return words_of(draw_preview(scan, {}, {}, None, {}, run))[2]
+
+    digest = {name: 8 * first + 56 * "0" for name, first in zip("vwxyz", "abcde", strict=True)}
+    one = {"model": "cardiac_swin_tiny", "weights_sha256": {"model.safetensors": digest["v"]}}
+    assert caption(one).endswith("cardiac_swin_tiny   weights aaaaaaaa")
+    with_head = one | {"weights_sha256": {"model.safetensors": digest["v"], "mine.safetensors": digest["w"]}}
+    assert caption(with_head).endswith("weights aaaaaaaa + bbbbbbbb")
+    assert caption(one | {"weights_sha256": digest}).endswith("weights aaaaaaaa + bbbbbbbb + cccccccc + 2 more")
+    assert caption(one | {"weights_sha256": None}).endswith("cardiac_swin_tiny   weights of no file")
+    assert "weights" not in caption({}), "points that a person placed come from no model"
+
+
+def test_unsure_points_are_named_with_their_confidence_and_explained_in_the_legend(scan, points):
+    marks = points | {"NCC": replace(points["NCC"], confidence=0.13), "LCC": replace(points["LCC"], confidence=0.5)}
+    plan = measure(scan, marks, options=PlanningOptions(samples=8))
+    figure = draw_preview(scan, marks, {}, plan, {}, {})
+    assert any("Unsure: NCC 0.13." in words for words in words_of(figure)), "0.5 itself is sure"
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[-1] == "unsure (confidence below 0.5)"
+    handles = dict(zip(legend, figure.legends[0].legend_handles, strict=True))
+    assert [handles[n].get_markerfacecolor() == "none" for n in ("RCC", "LCC", "NCC")] == [False, False, True]
+    assert any(text.get_text().endswith("unsure") for text in figure.axes[0].texts), "the annulus' size is marked"
+    certain = draw_preview(scan, points, {}, measure(scan, points, options=PlanningOptions(samples=8)), {}, {})
+    assert not any("nsure" in text.get_text() for text in [*certain.texts, *certain.legends[0].get_texts()])
 
 
 @pytest.mark.parametrize("what", ["no plan", "no labels", "nothing", "no annulus"])
@@ -203,7 +265,7 @@ def test_every_head_is_drawn_in_a_colour_of_its_own(scan, points, tmp_path):
         assert colour_count(above, layers[name]) > 20, f"{name} is outlined"
         assert colour_count(silhouettes, layers[name], 45) > 150, f"{name} is filled"
     assert colour_count(silhouettes, layers["Pericardial"]) == 0
-    figure = draw_preview(scan, points, maps, plan, classes)
+    figure = draw_preview(scan, points, maps, plan, classes, {})
     named = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {"Coronary", "Epicardial", "annulus contour", "RCC", "LCC", "NCC"} <= named
     assert not {"Pericardial", "Myo", "PA"} & named, "what is in no panel is not in the legend"
@@ -212,7 +274,7 @@ def test_every_head_is_drawn_in_a_colour_of_its_own(scan, points, tmp_path):
 
 def test_points_that_were_not_asked_for_are_not_said_to_be_missing(scan):
     maps = {"heart": chambers(scan), "coronaries": tree(scan)}
-    figure = draw_preview(scan, {}, maps, measure(scan, {}, maps["heart"], options=PlanningOptions(samples=8)), {})
+    figure = draw_preview(scan, {}, maps, measure(scan, {}, maps["heart"], options=PlanningOptions(samples=8)), {}, {})
     words = " ".join(text.get_text() for text in figure.texts)
     assert "Not found" not in words and "RCC" not in words
     assert "annulus contour" not in {text.get_text() for text in figure.legends[0].get_texts()}
@@ -220,13 +282,13 @@ def test_points_that_were_not_asked_for_are_not_said_to_be_missing(scan):
 
 def test_a_valve_without_calcium_is_no_failure(scan, points):
     maps = {"heart": chambers(scan), "calc": np.zeros(scan.data.shape, np.uint8), "coronaries": tree(scan) * 0}
-    figure = draw_preview(scan, points, maps, None, {})
+    figure = draw_preview(scan, points, maps, None, {}, {})
     assert any("Not found: RCA, Coronary." in text.get_text() for text in figure.texts)
 
 
 def test_points_of_ones_own_are_drawn_and_listed(scan, tmp_path):
     apex = {"Apex": Landmark("Apex", True, tuple(scan.grid.centre_ras), 0.9), "Base": Landmark.missing("Base")}
-    figure = draw_preview(scan, apex, {}, None, {})
+    figure = draw_preview(scan, apex, {}, None, {}, {})
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Apex"]
     assert any("Not found: Base." in text.get_text() for text in figure.texts)
     picture = pixels(write_preview(tmp_path / "preview.png", scan, apex))

@@ -16,6 +16,7 @@ from analytic_solids import Pose, RootPhantom, hinge_points, landmarks, render, 
 from PIL import Image
 
 from cardiac_ct_fm.errors import OutputError
+from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.planning import PlanningOptions, measure
 from cardiac_ct_fm.planning.catalogue import CATALOGUE
 from cardiac_ct_fm.planning.flags import find_flags
@@ -157,6 +158,114 @@ def test_a_footnote_mark_stays_with_its_text(page):
     html = page.read_text(encoding="utf-8")
     assert "&nbsp;<sup>1</sup>" in html
     assert not re.search(r"\s<sup>", html)
+
+
+@pytest.fixture(scope="module")
+def unsure_plan(scan, points):
+    marks = landmarks(points, 0.9)
+    marks |= {n: replace(marks[n], confidence=c) for n, c in (("NCC", 0.13), ("LCA", 0.28), ("MS2", 0.2))}
+    return measure(scan, marks | {"MS1": Landmark.missing("MS1")}, options=FEW)
+
+
+@pytest.fixture(scope="module")
+def unsure_page(scan, unsure_plan):
+    return build_page(scan, unsure_plan, unsure_plan.measurements, draw_pictures(scan, unsure_plan), {}, ["Old scan."])
+
+
+def part(html: str, begin: str, end: str) -> str:
+    """The text of a page between two of its tags, tags taken out."""
+    return re.sub("<[^>]+>", " ", html.split(begin)[1].split(end)[0])
+
+
+def rows_of(html: str) -> dict[str, str]:
+    """Name of a measurement → HTML of its row."""
+    rows = re.findall(r'<tr><th scope="row">.*?</tr>', html.split("<h2>All measurements</h2>")[1])
+    return {re.search(r"<code>(\w+)</code>", row)[1]: row for row in rows}
+
+
+def test_one_banner_names_the_unsure_points_how_unsure_they_are_and_what_rests_on_them(unsure_page):
+    assert unsure_page.count("Look at this first") == 1
+    assert unsure_page.index("Look at this first") < unsure_page.index('class="card"'), "it stands above all numbers"
+    banner = part(unsure_page, '<section class="attention">', "</section>")
+    assert "3 of 6 points are unsure" in banner and "confidence below 0.5" in banner
+    assert "Not found: MS1." in banner and "Old scan." in banner
+    table = unsure_page.split('<table class="unsure">')[1].split("</table>")[0]
+    lines = {re.search("<b>(.*)</b>", line)[1]: line for line in table.split("<tr>") if "<b>" in line}
+    assert list(lines) == ["NCC", "LCA", "MS2"]
+    for name, confidence in (("NCC", "0.13"), ("LCA", "0.28"), ("MS2", "0.20")):
+        assert f">{confidence}<" in lines[name] and 'fill="none"' in lines[name]
+    assert "The annulus plane; all of Annulus, Outflow tract (LVOT), Sinuses of Valsalva," in lines["NCC"]
+    assert "Coronary ostia: 4 of 6 values" in lines["NCC"]
+    assert "Coronary ostia: Height of the left ostium, Left ostium to its hinge point," in lines["LCA"]
+    assert "Length" in lines["MS2"] and "Annulus" not in lines["MS2"]
+
+
+def test_every_unsure_value_has_a_short_tag_with_its_points_and_keeps_its_definition(unsure_page, unsure_plan):
+    rows = rows_of(unsure_page)
+    assert rows.keys() == unsure_plan.measurements.keys()
+    for name, row in unsure_plan.measurements.items():
+        weak = [n for n in row.details.get("uses", []) if n in ("NCC", "LCA", "MS2")]
+        assert ("unsure" in rows[name]) == (row.status == "low_confidence") == bool(weak), name
+        if weak:
+            assert f">unsure: {', '.join(weak)}<" in rows[name]
+            assert escape(CATALOGUE[name].definition, quote=True) in rows[name]
+        if row.status == "not_found":
+            assert ">not measured<" in rows[name] and escape(row.details["message"]) in rows[name]
+    sentence = unsure_plan.measurements["annulus_area_mm2"].details["message"]
+    assert "Confidence of NCC" in sentence and "Confidence of NCC" not in unsure_page, "said once, in the banner"
+    cards = unsure_page.split('<div class="card">')[1:]
+    tagged = {part(card, 'class="title">', "<"): "unsure: " in card for card in cards}
+    assert tagged["Left ostium height"] and tagged["Annulus area"] and tagged["Membranous septum"]
+
+
+def test_pictures_curves_and_thresholds_of_unsure_values_are_tagged(unsure_page):
+    captions = [c.split("</strong>")[0] for c in unsure_page.split("<figcaption>")[1:]]
+    assert len(captions) >= 10 and all("unsure: NCC" in caption for caption in captions)
+    assert any("Ostium of the left" in caption and "unsure: NCC, LCA" in caption for caption in captions)
+    flags = unsure_page.split('<table class="flags">')[1].split("</table>")[0]
+    assert flags.count(">unsure<") == flags.count("<tr><th scope") == 5
+
+
+def test_the_tags_have_a_legend_and_nothing_is_said_where_all_is_sure(unsure_page, page):
+    assert unsure_page.count("The value rests on points of low confidence, which are named") == 2, "key figures, list"
+    assert unsure_page.count("No number; “All measurements” says why.") >= 1
+    assert "open, and a question mark: unsure, its confidence is below 0.5" in unsure_page
+    sure = page.read_text(encoding="utf-8")
+    assert "points are unsure" not in sure and ">unsure" not in sure and "The value rests on" not in sure
+
+
+def test_one_unsure_point_is_told_in_the_singular_and_hinge_points_share_a_line(scan, points):
+    def banner_of(**confidence: float) -> str:
+        marks = landmarks(points, 0.9)
+        marks |= {n: replace(marks[n], confidence=c) for n, c in confidence.items()}
+        plan = measure(scan, marks, options=FEW)
+        return build_page(scan, plan, plan.measurements, [], {}, []).split("<h2>Look at this first</h2>")[1]
+
+    assert "1 of 7 points is unsure" in banner_of(RCA=0.3)
+    both = banner_of(RCC=0.4, NCC=0.2).split("</table>")[0]
+    assert both.count("The annulus plane;") == 1 and "0.40<br>0.20" in both
+
+
+def test_a_value_that_is_unsure_for_another_reason_says_it_in_its_row(scan, points):
+    below = points | {"RCA": points["RCA"] + 20.0 * (points["MS2"] - points["MS1"]) / 5.0}
+    plan = measure(scan, landmarks(below, 0.9), options=FEW)
+    low = plan.measurements["rca_height_mm"]
+    assert low.status == "low_confidence" and low.value < 0
+    row = rows_of(build_page(scan, plan, plan.measurements, [], {}, []))["rca_height_mm"]
+    assert ">unsure<" in row and escape(low.details["message"]) in row
+
+
+def test_captions_say_that_longest_and_shortest_diameter_need_not_be_perpendicular(plan, scan):
+    captions = {p.key: p.caption for p in draw_pictures(scan, plan)}
+    longest, shortest = (plan.measurements[f"annulus_{q}_diameter_mm"].value for q in ("max", "min"))
+    assert f"longest diameter {longest:.1f}" in captions["annulus"]
+    assert f"shortest {shortest:.1f}" in captions["annulus"]
+    assert "not always perpendicular" in captions["annulus"]
+    ends = plan.sections["lvot"].contour.chord_ras(longest=True)
+    length = float(np.linalg.norm(ends[0] - ends[1]))
+    assert length == pytest.approx(plan.sections["lvot"].contour.max_diameter_mm, abs=0.3)
+    assert f"longest diameter {plan.sections['lvot'].contour.max_diameter_mm:.1f}" in captions["lvot"]
+    assert "each sinus to the opposite commissure" in captions["sinus"]
 
 
 def test_warnings_are_shown_and_markup_in_them_is_harmless(page):

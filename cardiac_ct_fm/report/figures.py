@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from cardiac_ct_fm.anatomy import structure
 from cardiac_ct_fm.geometry import FloatArray
+from cardiac_ct_fm.landmark_pictures import draw_points
 from cardiac_ct_fm.planning.annulus import Annulus
 from cardiac_ct_fm.planning.centreline import Section
 from cardiac_ct_fm.planning.measure import Plan
@@ -25,11 +26,11 @@ from cardiac_ct_fm.render2d import (
     crossings,
     draw_curve,
     draw_letters,
-    draw_points,
     draw_scale,
     outline,
     show_scan,
 )
+from cardiac_ct_fm.report.trust import unsure_points
 from cardiac_ct_fm.result import Measurement
 
 RING = "#7df0c8"
@@ -40,6 +41,14 @@ LEVELS = {
     "ascending": ("Ascending aorta", "#82b1ff"),
 }
 """Named levels: title and colour, lighter kin of the vocabulary's colours so that lines read on grey."""
+
+MEASURED = {
+    "lvot": "lvot_area_mm2",
+    "sinus": "sinus_mean_diameter_mm",
+    "stj": "stj_mean_diameter_mm",
+    "ascending": "ascending_aorta_diameter_mm",
+}
+"""Named level → the measurement that its picture shows."""
 
 JPEG = {"quality": 88, "subsampling": 0}
 SIDE_IN, DPI = 4.0, 150
@@ -55,6 +64,7 @@ class Picture:
         title: heading.
         caption: what it shows and what was measured on it.
         data: JPEG file.
+        measured: the measurement that it shows; what is unsure of that is said beside the heading.
         wide: whether it takes two columns.
     """
 
@@ -62,6 +72,7 @@ class Picture:
     title: str
     caption: str
     data: bytes
+    measured: str
     wide: bool = False
 
 
@@ -85,11 +96,14 @@ class Scene:
                 draw_curve(ax, view, closed(contour.ras), RING, 2.0)
                 for longest in (True, False):
                     draw_curve(ax, view, contour.chord_ras(longest), RING, 1.0, "--")
-            draw_points(ax, view, self.plan.points.ras)
+            self.points(ax, view)
 
         area, low, high = (self.said(f"annulus_{q}") for q in ("area_mm2", "min_diameter_mm", "max_diameter_mm"))
-        text = f"Seen from the left ventricle. Area {area}; diameters {low} and {high} (dashed)."
-        return Picture("annulus", "Annulus plane", text, self.one(view, 50.0, draw))
+        text = (
+            f"Seen from the left ventricle. Area {area}. Dashed: longest diameter {high} and shortest {low}, both "
+            "through the centroid and not always perpendicular."
+        )
+        return Picture("annulus", "Annulus plane", text, self.one(view, 50.0, draw), "annulus_area_mm2")
 
     def long_axes(self) -> list[Picture]:
         """Two planes along the normal of the annulus."""
@@ -108,41 +122,43 @@ class Scene:
                     cut = crossings(view, section.contour.ras)
                     if len(cut) == 2:
                         draw_curve(ax, view, cut, LEVELS[name][1], 2.0)
-                draw_points(ax, view, self.plan.points.ras)
+                self.points(ax, view)
 
             text = "Annulus in green; the other lines are the levels that were measured."
-            found.append(Picture(key, title, text, self.one(view, 84.0, draw)))
+            found.append(Picture(key, title, text, self.one(view, 84.0, draw), "annulus_area_mm2"))
         return found
 
     def level(self, name: str, section: Section) -> Picture:
         """One section across the centreline with its contour."""
         title, colour = LEVELS[name]
-        view = View.en_face(section.contour.plane, section.contour.centroid)
+        contour = section.contour
+        view = View.en_face(contour.plane, contour.centroid)
+        rows = [self.plan.measurements[f"sinus_{c}_diameter_mm"] for c in ("rcc", "lcc", "ncc")]
+        cusps = [np.array(r.details["points_ras"]["ends"]) for r in rows if r.value is not None]
+        by_cusp = name == "sinus" and bool(cusps)
 
         def draw(ax: Axes) -> None:
-            draw_curve(ax, view, closed(section.contour.ras), colour, 2.0)
-            chords = [section.contour.chord_ras(True), section.contour.chord_ras(False)]
-            if name == "sinus":
-                rows = (self.plan.measurements[f"sinus_{c}_diameter_mm"] for c in ("rcc", "lcc", "ncc"))
-                chords = [np.array(r.details["points_ras"]["ends"]) for r in rows if r.value is not None] or chords
-            for chord in chords:
+            draw_curve(ax, view, closed(contour.ras), colour, 2.0)
+            for chord in cusps if by_cusp else [contour.chord_ras(True), contour.chord_ras(False)]:
                 draw_curve(ax, view, chord, colour, 1.0, "--")
 
-        size = f"Area {section.contour.area_mm2:.0f} mm², mean diameter {section.contour.area_diameter_mm:.1f} mm"
-        text = f"{size}, {section.s_mm:+.0f} mm along the centreline.".replace("-", "\N{MINUS SIGN}")
-        return Picture(name, title, text, self.one(view, 60.0, draw))
+        size = f"Area {contour.area_mm2:.0f} mm², mean diameter {contour.area_diameter_mm:.1f} mm"
+        place = f"{section.s_mm:+.0f} mm along the centreline".replace("-", "\N{MINUS SIGN}")
+        ends = f"longest diameter {contour.max_diameter_mm:.1f} and shortest {contour.min_diameter_mm:.1f} mm"
+        dashed = "each sinus to the opposite commissure" if by_cusp else ends
+        return Picture(name, title, f"{size}, {place}. Dashed: {dashed}.", self.one(view, 60.0, draw), MEASURED[name])
 
     def ostium(self, name: str) -> Picture:
         """The plane through an ostium along the normal, with its height."""
         text = f"Height above the annulus plane {self.said(f'{name.lower()}_height_mm')}."
-        return self._height(name, structure(name).title.capitalize(), text)
+        return self._height(name, structure(name).title.capitalize(), text, f"{name.lower()}_height_mm")
 
     def septum(self) -> Picture:
         """The plane through the muscular crest along the normal, with its depth."""
         text = f"Annulus plane to the crest of the muscular septum {self.said('membranous_septum_length_mm')}."
-        return self._height("MS2", "Membranous septum", text)
+        return self._height("MS2", "Membranous septum", text, "membranous_septum_length_mm")
 
-    def _height(self, name: str, title: str, text: str) -> Picture:
+    def _height(self, name: str, title: str, text: str, measured: str) -> Picture:
         plane, at = self.annulus.plane, self.plan.points.ras[name]
         height = float(plane.height(at))
         foot = at - height * plane.normal
@@ -157,9 +173,9 @@ class Scene:
             # Names stand to the right of their points, so the figure stands to the left.
             mark = ax.text(x - 1.2, y, f"{abs(height):.1f} mm", color=INK, fontsize=11, va="center", zorder=7)
             mark.set(path_effects=outline(3.0), fontweight="bold", ha="right")
-            draw_points(ax, view, self.plan.points.ras)
+            self.points(ax, view)
 
-        return Picture(name.lower(), title, text, self.one(view, 60.0, draw))
+        return Picture(name.lower(), title, text, self.one(view, 60.0, draw), measured)
 
     def _ring_trace(self, ax: Axes, view: View, extend: bool = False) -> None:
         """The annulus plane where the picture cuts it."""
@@ -171,6 +187,10 @@ class Scene:
         ring = np.zeros((0, 3)) if contour is None else crossings(view, contour.ras)
         if len(ring) == 2:
             draw_curve(ax, view, ring, RING, 2.2)
+
+    def points(self, ax: Axes, view: View) -> None:
+        """All points near the plane, the unsure ones as rings."""
+        draw_points(ax, view, self.plan.points.ras, unsure=unsure_points(self.plan))
 
     def one(self, view: View, size_mm: float, draw: Callable[[Axes], None]) -> bytes:
         """One square picture."""

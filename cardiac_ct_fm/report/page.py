@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from importlib import resources
 from typing import Any
 
-from cardiac_ct_fm.anatomy import UNITS
-from cardiac_ct_fm.planning.catalogue import CATALOGUE, Spec
-from cardiac_ct_fm.planning.flags import Flag, State, find_flags
+from cardiac_ct_fm.landmark_pictures import FAR_MM, NEAR_MM
+from cardiac_ct_fm.planning.flags import find_flags
 from cardiac_ct_fm.planning.measure import Plan
 from cardiac_ct_fm.report.figures import Picture, calcium_rule
 from cardiac_ct_fm.report.plots import clock_plot, profile_plot, s_curve_plot
+from cardiac_ct_fm.report.tables import doubt, flag_table, reason, shown, unit_of, value_table
+from cardiac_ct_fm.report.trust import banner, legend, point_mark, tag, unsure_points
 from cardiac_ct_fm.result import Measurement
 from cardiac_ct_fm.volume_io import Volume
 
@@ -33,30 +34,15 @@ HEADLINES = (
     ("calcium_valve_mm3", "Valve calcium"),
 )
 
-STATUS_TEXT = {
-    "ok": "ok",
-    "low_confidence": "low confidence",
-    "not_found": "not measured",
-    "truncated": "scan ends",
-}
-
-FLAG_CHIPS: dict[State, str] = {
-    "met": "flag-met",
-    "borderline": "flag-borderline",
-    "intermediate": "flag-borderline",
-    "not met": "flag-not-met",
-    "not judged": "flag-not-judged",
-}
-"""Colours: between two thresholds is as worth a look as close to one."""
-
 NOTES = (
     ("± is one standard deviation.", "It carries the doubt of the landmarks, from their confidence, and of the lumen's "
      "edge, from noise and blur. Of outflow tract, smallest and largest annulus diameter, sinuses, junction and "
      "calcium it is at least as large as the errors on digital patients were; real patients were not measured. Errors "
      "have longer tails than a normal distribution: there, up to one value in ten lay beyond twice the ±, of calcium "
      "from 850 HU one in seven. It does not cover a point that was placed on the wrong structure."),
-    ("Status.", "“low confidence” is a number that a person has to look at first; “not measured” and “scan ends” have "
-     "no number, and the reason stands beside them. Nothing is filled in."),
+    ("Tags.", "“unsure” is a number that a person has to look at first (“low_confidence” in the files); the points of "
+     "low confidence that it rests on follow. “not measured” and “scan ends” have no number, and the reason stands "
+     "beside them. Nothing is filled in."),
     ("Calcium “to half-way”", "means from deposits that reach the threshold to half-way to what lies around them. "
      "That is nearer to how much there is. Published volumes count voxels above a threshold and are smaller at 850 HU: "
      "run with “--calcium-extent threshold” to compare with them. ± is against how much there is, either way."),
@@ -84,17 +70,18 @@ def build_page(
         facts: rows of the box "How this was made", name → value.
         warnings: further sentences for the reader, beside the plan's findings.
     """
+    unsure = unsure_points(plan)
     body = [
         # A table whose foot is repeated on every printed page by every browser.
         '<table class="sheet"><tbody><tr><td>',
         _header(volume, plan),
         "<main>",
-        _cards(measurements),
-        _attention(plan, warnings),
-        _flags(find_flags(measurements)),
-        _pictures(pictures),
+        banner(plan, measurements, list(dict.fromkeys([*(f.message for f in plan.findings), *warnings]))),
+        _cards(measurements, unsure),
+        flag_table(find_flags(measurements)),
+        _pictures(pictures, plan),
         _plots(plan),
-        _table(measurements),
+        value_table(measurements, unsure),
         _notes(plan, facts),
         "</main>",
         f'</td></tr></tbody><tfoot><tr><td class="running">{DISCLAIMER}</td></tr></tfoot></table>',
@@ -120,101 +107,61 @@ def _header(volume: Volume, plan: Plan) -> str:
     )
 
 
-def shown(row: Measurement) -> str:
-    """The number as people write it, without its unit; a dash where there is none."""
-    if row.value is None:
-        return "–"
-    return f"{row.value:.{digits(row)}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def digits(row: Measurement) -> int:
-    """Decimals that a value is worth."""
-    small = row.unit == "mL" and row.value is not None and row.value < 10.0
-    return 2 if small else {"mm": 1, "deg": 0, "ratio": 2}.get(row.unit, 0)
-
-
-def doubt(row: Measurement) -> str:
-    """`` ± 0.4`` where the doubt is known."""
-    known = row.value is not None and row.uncertainty is not None
-    return f"± {row.uncertainty:.{digits(row)}f}" if known else ""
-
-
-def _unit(row: Measurement) -> str:
-    """The unit as it follows the number: degrees close up."""
-    return UNITS[row.unit] if row.unit == "deg" else f" {UNITS[row.unit]}"
-
-
-def _reason(row: Measurement) -> str:
-    return str(row.details.get("message") or "")
-
-
-def _cards(measurements: Mapping[str, Measurement]) -> str:
+def _cards(measurements: Mapping[str, Measurement], unsure: Collection[str]) -> str:
     cards = []
+    seen = {}
     for name, title in HEADLINES:
         row = measurements.get(name)
         if row is None:
             continue
-        note = "" if row.status == "ok" else f'<span class="chip {row.status}">{STATUS_TEXT[row.status]}</span>'
+        seen[name] = row
         title += f", {calcium_rule(row)}" if row.value is not None and "extent" in row.details else ""
         number = f'<span class="number">{shown(row)}</span>'
-        number += f'<span class="unit">{_unit(row)}</span>' if row.value is not None else ""
+        number += f'<span class="unit">{unit_of(row)}</span>' if row.value is not None else ""
         cards.append(
             f'<div class="card"><span class="title">{escape(title)}</span><span class="figure">{number}</span>'
-            f'<span class="doubt">{doubt(row)}</span>{note}</div>'
+            f'<span class="doubt">{doubt(row)}</span>{tag(row, unsure)}</div>'
         )
-    return f'<section class="cards" aria-label="Key figures">{"".join(cards)}</section>'
+    return f'<section aria-label="Key figures"><div class="cards">{"".join(cards)}</div>{legend(seen)}</section>'
 
 
-def _attention(plan: Plan, warnings: Sequence[str]) -> str:
-    sentences = list(dict.fromkeys([*(f.message for f in plan.findings), *warnings]))
-    if not sentences:
-        return ""
-    items = "".join(f"<li>{escape(s)}</li>" for s in sentences)
-    return f'<section class="attention"><h2>Look at this first</h2><ul>{items}</ul></section>'
-
-
-def _flags(flags: Sequence[Flag]) -> str:
-    weak = f'<span class="chip low_confidence">{STATUS_TEXT["low_confidence"]}</span>'
-    rows = "".join(
-        f'<tr><th scope="row">{escape(f.title)}</th><td>{escape(f.rule)}</td><td>{escape(f.values)}</td>'
-        f'<td><span class="chip {FLAG_CHIPS[f.state]}{" weak" if f.doubtful else ""}">{f.state}</span>'
-        f"{weak if f.doubtful else ''}</td></tr>"
-        for f in flags
-    )
-    sources = "".join(f"<li>{escape(s)}</li>" for s in dict.fromkeys(f.source for f in flags))
-    return (
-        "<section><h2>Published thresholds</h2>"
-        '<div class="scroll"><table class="flags"><thead><tr><th>Question</th><th>Threshold</th><th>This scan</th>'
-        f"<th>Result</th></tr></thead><tbody>{rows}</tbody></table></div>"
-        '<p class="small">“borderline”: within one standard deviation of a threshold; “intermediate”: between two. '
-        "Without a known standard deviation nothing is called borderline. Thresholds come from groups of patients; "
-        f'they are no advice for one.</p><ul class="sources">{sources}</ul></section>'
-    )
-
-
-def _pictures(pictures: Sequence[Picture]) -> str:
+def _pictures(pictures: Sequence[Picture], plan: Plan) -> str:
     if not pictures:
         return ""
+    unsure = unsure_points(plan)
     figures = "".join(
         f'<figure{" class=wide" if p.wide else ""}><img alt="{escape(p.title)}" '
         f'src="data:image/jpeg;base64,{base64.b64encode(p.data).decode("ascii")}">'
-        f"<figcaption><strong>{escape(p.title)}</strong> {escape(p.caption)}</figcaption></figure>"
+        f"<figcaption><strong>{escape(p.title)} {tag(plan.measurements[p.measured], unsure)}</strong> "
+        f"{escape(p.caption)}</figcaption></figure>"
         for p in pictures
     )
-    return f'<section><h2>Planes</h2><div class="gallery">{figures}</div></section>'
+    grey = "#e8edf4"
+    marks = (
+        f"{point_mark(grey, False)}a point, in the plane or up to {NEAR_MM:g} mm from it",
+        f"{point_mark(grey, False, small=True)}up to {FAR_MM:g} mm from it, as its name says",
+        f"{point_mark(grey, True)}open, and a question mark: unsure, its confidence is below "
+        f"{plan.options.min_confidence:g}",
+    )
+    entries = " ".join(f'<span class="entry">{mark}</span>' for mark in marks)
+    return (
+        f'<section><h2>Planes</h2><p class="small legend">{entries}</p><div class="gallery">{figures}</div></section>'
+    )
 
 
 def _plots(plan: Plan) -> str:
     plots = (
         ("C-arm: S-curve", "Every point of the curve sees the annulus as a line; ovals are one standard deviation. "
-         "For a patient who lies supine.", s_curve_plot(plan)),
+         "For a patient who lies supine.", s_curve_plot(plan), "carm_three_cusp_lao_deg"),
         ("Diameters along the root", "Line: circle of equal area. Strip: smallest to largest diameter.",
-         profile_plot(plan)),
-        ("Calcium around the annulus", "Within 2 mm of the plane, seen from the left ventricle.", clock_plot(plan)),
+         profile_plot(plan), "sinus_mean_diameter_mm"),
+        ("Calcium around the annulus", "Within 2 mm of the plane, seen from the left ventricle.", clock_plot(plan),
+         "calcium_annulus_mm3"),
     )  # fmt: skip
     figures = "".join(
-        f"<figure>{svg}<figcaption><strong>{title}</strong> {text}</figcaption></figure>"
-        for title, text, svg in plots
+        f"<figure>{svg}<figcaption><strong>{title} {tag(plan.measurements[name], unsure_points(plan))}</strong> {text}"
+        "</figcaption></figure>"
+        for title, text, svg, name in plots
         if svg is not None
     )
     withheld = "" if plan.s_curve is not None else _withheld(plan)
@@ -223,46 +170,7 @@ def _plots(plan: Plan) -> str:
 
 def _withheld(plan: Plan) -> str:
     row = plan.measurements["carm_three_cusp_lao_deg"]
-    return f'<p class="small">C-arm angles are withheld. {escape(_reason(row))}</p>'
-
-
-def _table(measurements: Mapping[str, Measurement]) -> str:
-    groups: dict[str, list[str]] = {}
-    sources: dict[str, int] = {}
-    for name, row in measurements.items():
-        spec = CATALOGUE.get(name) or _other(row)
-        human = row.details.get("human_limit")
-        limit = ""
-        if human:
-            number = sources.setdefault(str(human["source"]), len(sources) + 1)
-            limit = f"{escape(str(human['text']))}&nbsp;<sup>{number}</sup>"
-        text = _reason(row) if row.status != "ok" else spec.definition
-        if row.value is not None and row.unit == "mm3" and "extent" in row.details:
-            text += f" Here {calcium_rule(row)}."
-        chip = "" if row.status == "ok" else f'<span class="chip {row.status}">{STATUS_TEXT[row.status]}</span>'
-        unit = f'<span class="unit">{_unit(row)}</span>' if row.value is not None else ""
-        groups.setdefault(spec.group, []).append(
-            f'<tr><th scope="row">{escape(spec.title)}<code>{escape(name)}</code></th>'
-            f'<td class="value">{shown(row)}{unit}</td><td class="sd">{doubt(row)}</td><td>{chip}{escape(text)}</td>'
-            f'<td class="human">{limit}</td></tr>'
-        )
-    head = (
-        "<thead><tr><th>Measurement</th><th class=value>Value</th><th class=sd>1 SD</th><th>How, or why not</th>"
-        "<th class=human>Between readers</th></tr></thead>"
-    )
-    bodies = "".join(
-        f'<tbody><tr class="group"><th colspan="5" scope="rowgroup">{escape(group)}</th></tr>{"".join(rows)}</tbody>'
-        for group, rows in groups.items()
-    )
-    notes = "".join(f"<li>{escape(source)}</li>" for source in sources)
-    table = f'<table class="values">{head}{bodies}</table>'
-    return f'<section><h2>All measurements</h2>{table}<ol class="sources">{notes}</ol></section>'
-
-
-def _other(row: Measurement) -> Spec:
-    """A heading for a measurement that the catalogue does not know, such as a chamber's volume."""
-    title = row.name.removesuffix("_volume_ml").replace("_", " ")
-    return Spec(row.name, title, row.unit, "Volumes", "Voxels of the label map.")
+    return f'<p class="small">C-arm angles are withheld. {escape(reason(row))}</p>'
 
 
 def _notes(plan: Plan, facts: Mapping[str, Any]) -> str:

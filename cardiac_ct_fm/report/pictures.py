@@ -7,12 +7,14 @@ from matplotlib.axes import Axes
 
 from cardiac_ct_fm.anatomy import HINGE_POINTS, OSTIA, structure
 from cardiac_ct_fm.geometry import FloatArray
+from cardiac_ct_fm.landmark_pictures import draw_points
 from cardiac_ct_fm.planning.calcium import nearest_cusp
 from cardiac_ct_fm.planning.centreline import Section
 from cardiac_ct_fm.planning.measure import Plan
 from cardiac_ct_fm.planning.planes import Sampler, unit
-from cardiac_ct_fm.render2d import INK, View, closed, draw_curve, draw_points, draw_scale, outline, window_for
+from cardiac_ct_fm.render2d import INK, View, closed, draw_curve, draw_scale, outline, window_for
 from cardiac_ct_fm.report.figures import LEVELS, RING, SIDE_IN, Picture, Scene, bare, blank, calcium_rule, jpeg
+from cardiac_ct_fm.report.trust import unsure_points
 from cardiac_ct_fm.volume_io import Volume
 
 SPAN_MM = 60.0
@@ -87,7 +89,7 @@ def stretched(scene: Scene) -> Picture:
         ax.set_ylim(fine[0], fine[-1])
         draw_scale(ax, 10.0)
     text = "Up is along the aorta. Dots are the measured lumen; heights are along the centreline, from the annulus."
-    return Picture("stretched", "Stretched root", text, jpeg(figure), wide=True)
+    return Picture("stretched", "Stretched root", text, jpeg(figure), "sinus_mean_diameter_mm", wide=True)
 
 
 def calcium_map(scene: Scene) -> Picture | None:
@@ -117,12 +119,13 @@ def calcium_map(scene: Scene) -> Picture | None:
             ax.scatter(xy[:, 0], xy[:, 1], s=max(side, 1.0) ** 2, c=structure(name).colour, alpha=0.5, linewidths=0)
         if scene.annulus.contour is not None:
             draw_curve(ax, view, closed(scene.annulus.contour.ras), RING, 1.4, ":")
-        draw_points(ax, view, {n: scene.plan.points.ras[n] for n in HINGE_POINTS}, size=30.0)
+        hinges = {n: scene.plan.points.ras[n] for n in HINGE_POINTS}
+        draw_points(ax, view, hinges, size=30.0, unsure=unsure_points(scene.plan))
 
     cusps = ", ".join(f"{c.upper()} {scene.said(f'calcium_{c}_mm3')}" for c in ("rcc", "lcc", "ncc"))
     rule = calcium_rule(row)
     text = f"Brightest voxels between annulus and junction; coloured by cusp: calcium of the root, {rule}. {cusps}."
-    return Picture("calcium", "Valve calcium along the axis", text, scene.one(view, SPAN_MM, draw))
+    return Picture("calcium", "Valve calcium along the axis", text, scene.one(view, SPAN_MM, draw), row.name)
 
 
 def _along(section: Section, side: FloatArray, levels: FloatArray) -> tuple[float, float]:
