@@ -1,6 +1,9 @@
 """Ten digital patients beside the real demonstration scan, in one window, as a picture for eyes.
 
 python -m recipes.cohort_montage --out docs/cohort/montage.png
+
+Some digital scans end in the root, as some real ones do. What a scan does not show stays black, but axial slices are
+laid where it shows something, and the title says so.
 """
 
 from __future__ import annotations
@@ -28,19 +31,37 @@ def views(image: NDArray[np.float32], middle: tuple[int, int, int]) -> list[NDAr
     return [image[::-1, :, middle[2]].T, image[::-1, middle[1], :].T]
 
 
+def shown_slice(seen: NDArray[np.bool_], wanted: int) -> int:
+    """The axial slice nearest to a wanted one of which at least half lies in the scan's field of view, (X, Y, Z).
+
+    Half of the largest share that any slice has: a field of view may be a small circle. A scan that shows nothing
+    keeps the wanted slice.
+    """
+    share = seen.mean(axis=(0, 1))
+    return min(range(len(share)), key=lambda k: (share[k] < 0.5 * share.max(), abs(k - wanted)))
+
+
+def digital(seed: int) -> tuple[str, list[NDArray[np.float32]]]:
+    """Title and four pictures of a digital patient around the root."""
+    case = draw_case(seed, strength=0.7)
+    root = torch.stack([case.heart.landmarks[k] for k in HINGE_POINTS]).mean(0) + torch.tensor([0.0, 0.0, 6.0])
+    pictures: list[NDArray[np.float32]] = []
+    cut_off = False
+    for spacing, side in ((1.5, 112), (0.75, 72)):
+        image, look = case.look(root, spacing, (side, side, side), seed)
+        level = shown_slice(look.seen.numpy(), side // 2)
+        cut_off |= level != side // 2
+        pictures += views(image.numpy(), (side // 2, side // 2, level))
+    return f"digital {seed}" + (", scan ends in root" if cut_off else ""), pictures
+
+
 def main() -> None:
     """Draw the montage."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--first", type=int, default=500)
     args = parser.parse_args()
-    columns: list[tuple[str, list[NDArray[np.float32]]]] = []
-    for seed in range(args.first, args.first + 10):
-        case = draw_case(seed, strength=0.7)
-        root = torch.stack([case.heart.landmarks[k] for k in HINGE_POINTS]).mean(0) + torch.tensor([0.0, 0.0, 6.0])
-        whole = case.look(root, 1.5, (112, 112, 112), seed)[0].numpy()
-        close = case.look(root, 0.75, (72, 72, 72), seed)[0].numpy()
-        columns.append((f"digital {seed}", views(whole, (56, 56, 56)) + views(close, (36, 36, 36))))
+    columns = [digital(seed) for seed in range(args.first, args.first + 10)]
     real = nib.load(SCAN / "ct_cropped.nii.gz")
     data, affine = to_canonical(np.asarray(real.dataobj).astype(np.float32), real.affine)
     disc = nib.load(SCAN / "annulus_proper.nii.gz")
