@@ -1,5 +1,7 @@
 """Which trunk serves a new label best? The same head, learned on the same scans, on several trunks left as they are.
 
+Needs a data list, the name of the head that its labels are for, and one or more models.
+
 cardiac-ct-fm cohort --n 8 --spacing 1.0 -o cohort
 python examples/compare_trunks.py cohort/datalist.json coronaries cardiac_swin_tiny random:cardiac_swin_tiny
 """
@@ -29,4 +31,6 @@ def main(data: str, head: str, *sources: str, epochs: int = 20) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -1,5 +1,7 @@
 """The network as a feature extractor: one vector per scan, and a feature pyramid for models of your own.
 
+Needs a scan; a model may follow.
+
 python examples/features.py examples/data/ts-aorta-cta/ct_cropped.nii.gz
 """
 
@@ -30,4 +32,6 @@ def main(scan: str, model: str = "cardiac_swin_tiny") -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
     main(*sys.argv[1:])

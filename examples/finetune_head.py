@@ -1,5 +1,7 @@
 """Put a label of your own on the trained trunk, keep it as a small file, and predict with it.
 
+Needs a data list, the name of the head, a folder for it and a scan to try it on; a model and the epochs may follow.
+
 cardiac-ct-fm cohort --n 4 --spacing 1.0 -o cohort
 python examples/finetune_head.py cohort/datalist.json coronaries out examples/data/ts-aorta-cta/ct_cropped.nii.gz
 """
@@ -31,4 +33,6 @@ def main(data: str, head: str, out: str, scan: str, model: str = "cardiac_swin_t
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (5, 6, 7):
+        sys.exit(__doc__)
     main(*sys.argv[1:])

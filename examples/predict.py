@@ -1,5 +1,7 @@
 """From a scan to named landmarks, volumes and measurements in ten lines.
 
+Needs a scan and a folder for the results; a model may follow.
+
 python examples/predict.py examples/data/ts-aorta-cta/ct_cropped.nii.gz out
 """
 
@@ -29,4 +31,6 @@ def main(scan: str, out: str, model: str = "cardiac_swin_tiny") -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit(__doc__)
     main(*sys.argv[1:])

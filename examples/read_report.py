@@ -1,5 +1,7 @@
 """Results of many scans as one table (CSV on stdout), read from the folders that predict wrote.
 
+Needs the folder with the results of predict.
+
 cardiac-ct-fm predict scans/ -o out && python examples/read_report.py out > measurements.csv
 """
 
@@ -37,4 +39,6 @@ def main(out: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -5,8 +5,13 @@ from __future__ import annotations
 import csv
 import functools
 import importlib.util
+import inspect
 import io
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +46,23 @@ def test_every_example_is_short_and_says_how_to_run_it(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MAX_LINES
     assert f"python examples/{path.name}" in text
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_an_example_without_arguments_says_in_one_sentence_what_it_needs(path: Path) -> None:
+    command, here = [sys.executable, str(path)], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=here, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and not done.stdout
+    assert "Traceback" not in done.stderr
+    assert re.search(r"^Needs [^.]+\.$", done.stderr, re.MULTILINE)
+    assert f"python examples/{path.name} " in done.stderr
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_an_example_takes_the_arguments_that_it_shows(path: Path) -> None:
+    shown = re.search(rf"python examples/{path.name} ([^>\n]*)", path.read_text(encoding="utf-8"))
+    assert shown is not None
+    inspect.signature(main_of(path.stem)).bind(*shown[1].split())
 
 
 def test_predict_and_its_results_as_a_table(
