@@ -17,6 +17,10 @@ Group = dict[str, dict[str, Any]]
 
 POINTS = ("hinge points", "ostia", "septum")
 
+DECIDED = {0: 200, **dict.fromkeys(range(1, 9), 25)}
+"""Site (0: none) → how many of its first held-out patients had a say in what is published: they judged trainings
+(``docs/weights.md``), gave limits of decoding (``anatomy.FURTHEST_MM``) and uncertainties (``planning/options.py``)."""
+
 
 def merged(old: Group, new: Group) -> Group:
     """Old figures, and new ones instead of all that the same module measured; titles also hold numbers of patients."""
@@ -60,7 +64,9 @@ def held_out_figures(file: Path, model: str) -> Group:
         limits = f"{v['lower']:.0f}…{v['upper']:.0f} mm³" if v["lower"] is not None else "not determined"
         figures["calcium volume"] = f"bias {calcium:.0f} mm³, limits of agreement {limits}"
     with file.with_name("scores.csv").open(newline="", encoding="utf-8") as stream:
-        option, whose = patients({row["case"] for row in csv.DictReader(stream)})
+        cases = {row["case"] for row in csv.DictReader(stream)}
+    option, whose = patients(cases)
+    figures["these patients"] = role(cases)
     every = [head["name"] for head in summary["config"]["heads"]]
     figures["command"] = _command(
         f"heldout --model {model} {option}",
@@ -93,10 +99,8 @@ def patients(cases: Iterable[str]) -> tuple[str, str]:
         cases: names of scans, ``digital-7`` or ``site3-3050007``.
     """
     indices: dict[int, list[int]] = {}
-    for case in cases:
-        kind, _, seed = case.partition("-")
-        site = 0 if kind == "digital" else int(kind.removeprefix("site"))
-        indices.setdefault(site, []).append(int(seed) - held_out_seeds(site).start)
+    for site, seed in map(_site_and_seed, cases):
+        indices.setdefault(site, []).append(seed - held_out_seeds(site).start)
     runs = [(site, run) for site in sorted(indices) for run in _runs(sorted(indices[site]))]
     if len(runs) == 1 and runs[0][0] == 0 and runs[0][1][0] == 0:
         return f"--n {runs[0][1][1] + 1}", "of no site"
@@ -108,6 +112,19 @@ def patients(cases: Iterable[str]) -> tuple[str, str]:
     whose = ["of no site"] if 0 in indices else []
     whose += [f"of {'site' if len(numbers) == 1 else 'sites'} {named}"] if numbers else []
     return f"--cohort {','.join(parts)}", " and ".join(whose)
+
+
+def role(cases: Iterable[str]) -> str:
+    """Whether patients, named as for :func:`patients`, had a say in what is published, or are new to it."""
+    known = sum(seed - held_out_seeds(site).start < DECIDED[site] for site, seed in map(_site_and_seed, cases))
+    if known:
+        return "validation: trainings were judged by patients among them, so that figures are too good by some"
+    return "test: they decided nothing, neither on trainings nor on constants"
+
+
+def _site_and_seed(case: str) -> tuple[int, int]:
+    kind, _, seed = case.partition("-")
+    return (0 if kind == "digital" else int(kind.removeprefix("site"))), int(seed)
 
 
 def _runs(numbers: list[int]) -> list[tuple[int, int]]:

@@ -23,7 +23,7 @@ from recipes.benchmarks.planning import weights_id
 from recipes.benchmarks.real_scan import measured_with
 from recipes.benchmarks.robustness_cases import UNCHANGED, Setting
 from recipes.benchmarks.robustness_numbers import summarised
-from recipes.card_figures import held_out_figures, merged, patients, real_scan_figures, robustness_figures
+from recipes.card_figures import held_out_figures, merged, patients, real_scan_figures, robustness_figures, role
 
 MODEL = "cardiac_unet_small"
 PICTURE = ROOT / "docs" / "coronaries.png"
@@ -115,6 +115,7 @@ def test_the_card_names_model_trainings_figures_and_their_commands(published: Pa
     assert card.count("python -m recipes.pretrain") == 2
     assert "6 held-out digital patients of sites 1 to 3" in card
     assert f"`python -m recipes.benchmarks.heldout --model {MODEL} --cohort 1-3/0-1`" in card
+    assert "| these patients | validation" in card
     assert f"`python -m recipes.benchmarks.real_scan --model {MODEL}`" in card
     assert "| hinge points | 1.25 mm [1.00–∞], 75% within 4 mm, 8 of 9 found, AUROC of the confidence 0.90 |" in card
     assert "| calcium volume | bias 10 mm³, limits of agreement -20…40 mm³ |" in card
@@ -280,6 +281,18 @@ def test_a_folder_among_the_pictures_is_told(published: Path) -> None:
 )
 def test_patients_are_named_as_heldout_takes_them(cases: list[str], option: str, whose: str) -> None:
     assert patients(cases) == (option, whose)
+
+
+@pytest.mark.parametrize(
+    ("cases", "kind"),
+    [
+        (["digital-200", "site3-350025", "site8-850100"], "test"),
+        (["digital-199", "site3-350025"], "validation"),
+        (["digital-200", "site3-350024"], "validation"),
+    ],
+)
+def test_patients_by_whom_anything_was_decided_are_not_called_a_test(cases: list[str], kind: str) -> None:
+    assert role(cases).startswith(kind)
 
 
 def write_robustness(file: Path, model: ccf.CardiacCTModel, **changes: Any) -> Path:
