@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from importlib import metadata
 from pathlib import Path
 from shutil import which
@@ -106,12 +107,21 @@ def test_every_pinned_version_belongs_to_something_that_is_installed_with_it() -
 
 
 def test_every_package_that_is_asked_for_is_pinned() -> None:
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     asked = [*project["dependencies"], *(name for extra in project["optional-dependencies"].values() for name in extra)]
     names = {re.split(r"[<>=;\[ ]", requirement)[0].lower() for requirement in asked}
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert names - {pin.split("==")[0] for pin in pins} == set()
+
+
+def test_the_oldest_python_is_the_same_wherever_it_is_named() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    oldest = project["project"]["requires-python"].removeprefix(">=")
+    recipe = (ROOT / "recipes" / "federated_distillation" / "README.md").read_text(encoding="utf-8")
+    assert project["tool"]["mypy"]["python_version"] == oldest
+    assert project["tool"]["ruff"]["target-version"] == "py" + oldest.replace(".", "")
+    assert set(re.findall(r"Python (?:≥ )?(3\.\d+)", TEXT + recipe)) == {oldest}
+    assert f"on Python {oldest} and" in (ROOT / "constraints.txt").read_text(encoding="utf-8")
 
 
 def test_the_continuous_integration_runs_the_tests() -> None:

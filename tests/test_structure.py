@@ -121,8 +121,6 @@ def test_importing_costs_no_torch(module: str) -> None:
 
 @pytest.mark.parametrize("name", ccf.__all__)
 def test_every_public_name_can_be_had(name: str) -> None:
-    if name == "finetune" and not (PACKAGE / "training" / "finetune.py").exists():
-        pytest.skip("fine-tuning is not in the package yet")
     assert getattr(ccf, name) is not None
     assert name in dir(ccf)
 

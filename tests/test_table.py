@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,6 @@ def test_the_lock_of_a_killed_run_is_taken_over(tmp_path: Path) -> None:
 
 def test_the_versions_of_filelock_that_are_allowed_can_tell_a_dead_holder() -> None:
     """3.22 is the first that writes process and machine into the lock (the constant for older ones in its source)."""
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
     needs = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     (lowest,) = (need.removeprefix("filelock>=") for need in needs if need.startswith("filelock"))
     assert tuple(map(int, lowest.split("."))) >= (3, 22)
