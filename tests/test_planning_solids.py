@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import numpy as np
 import pytest
 from analytic_solids import (
@@ -15,6 +17,7 @@ from analytic_solids import (
     rotation,
     torus,
 )
+from conftest import ROOT
 from scipy.special import ellipe
 
 from cardiac_ct_fm.planning import PlanningOptions, measure
@@ -95,6 +98,8 @@ def test_sections_of_a_cone_are_at_their_heights(spacing, seed):
     pose = upright(seed)
     scan = render(cone(radius, slope), pose, spacing, half_extent=38, middle=(0, 0, 18), scan_axes=rotation(seed + 9))
     plan = measure(scan, landmarks(hinge_points(pose, radius, radius)), options=FEW)
+    start = plan.centreline.ras[plan.centreline.s_mm == 0.0]
+    assert plan.annulus.plane.height(start) == pytest.approx([0.0], abs=0.005), "the line is counted from the annulus"
     for section in plan.centreline.sections:
         true_height = pose.local(section.contour.centroid)[2]
         assert section.s_mm == pytest.approx(true_height, abs=HEIGHT)
@@ -145,3 +150,10 @@ def test_doubt_of_the_points_is_seen_in_the_numbers():
         assert 0 < sure[name].uncertainty < unsure[name].uncertainty
     # A plane through three points of 1 mm doubt on a 25 mm circle: 1 mm at its centre, about 4° of tilt.
     assert sure["lca_height_mm"].uncertainty == pytest.approx(1.5, abs=0.5)
+
+
+def test_the_versions_of_scipy_that_are_allowed_smooth_a_line_in_space():
+    """1.16 is the first whose make_smoothing_spline takes points (N, 3); 1.15 refuses them."""
+    needs = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    (lowest,) = (need.removeprefix("scipy>=") for need in needs if need.startswith("scipy"))
+    assert tuple(map(int, lowest.split("."))) >= (1, 16)

@@ -209,7 +209,7 @@ def _dense_length(spline: BSpline, along: FloatArray, annulus: Plane) -> FloatAr
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     heights = annulus.height(points)
     crossing = int(np.argmin(np.abs(heights)))
-    result: FloatArray = length - (length[crossing] + heights[crossing])
+    result: FloatArray = length - length[crossing] + heights[crossing]
     return result
 
 
