@@ -26,7 +26,7 @@ from cardiac_ct_fm.inference import Predictor
 from cardiac_ct_fm.looks import Answer
 from cardiac_ct_fm.training import loop
 from cardiac_ct_fm.training.finetune import finetune
-from cardiac_ct_fm.training.objectives import class_weights, soft_cldice
+from cardiac_ct_fm.training.objectives import class_weights, head_loss, soft_cldice
 from cardiac_ct_fm.training.settings import HIDDEN_CHANNELS, FinetuneSettings
 from cardiac_ct_fm.training.trainee import HeadTrainee
 from cardiac_ct_fm.training.windows import BLOCK, ON_TREE, Window, blocks_of
@@ -74,10 +74,10 @@ def test_hidden_layers_change_the_head_and_nothing_of_what_it_is_shown(
     seen: list[torch.Tensor] = []
     loss, features = loop.head_loss, HeadTrainee.features
 
-    def watched(logits: torch.Tensor, target: torch.Tensor, weights: list[float], *thin: bool) -> torch.Tensor:
-        if thin:  # an update; validation does without
+    def watched(logits: torch.Tensor, target: torch.Tensor, weights: list[float], thin: bool) -> torch.Tensor:
+        if torch.is_grad_enabled():  # an update, no validation
             shown.append((target, weights))
-        return loss(logits, target, weights, *thin)
+        return loss(logits, target, weights, thin)
 
     monkeypatch.setattr(HeadTrainee, "features", lambda own, image: seen.append(image) or features(own, image))
     monkeypatch.setattr(loop, "head_loss", watched)
@@ -99,6 +99,24 @@ def test_hidden_layers_change_the_head_and_nothing_of_what_it_is_shown(
     assert alike == [True, False] * (PATIENTS - 1) + [True, True], (
         "a tree's first window and validation stay as they are"
     )
+
+
+@pytest.mark.parametrize("thin", [True, False])
+def test_validation_is_told_by_the_loss_that_is_trained(
+    thin: bool, data_list: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validated: list[float] = []
+    loss = loop.head_loss
+
+    def watched(logits: torch.Tensor, target: torch.Tensor, weights: list[float], *given: bool) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            validated.append(float(head_loss(logits, target, weights, thin)))
+        return loss(logits, target, weights, *given)
+
+    monkeypatch.setattr(loop, "head_loss", watched)
+    settings = dataclasses.replace(SETTINGS, hidden=4, thin=thin, epochs=1)
+    (row,) = finetune(trunk(), data_list, "ventricle", settings=settings).standing.history
+    assert row["val_loss"] == pytest.approx(np.mean(validated))
 
 
 @pytest.mark.parametrize("part", ["head", "decoder", "all"])

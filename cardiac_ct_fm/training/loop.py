@@ -165,7 +165,8 @@ class Loop:
         self.standing = Standing()
         self.best: dict[str, Tensor] = {}
         self.weights: list[float] = []
-        self.in_blocks = windows.cache is not None and settings.thin_head(windows.head.name)
+        self.thin = settings.thin_head(windows.head.name)
+        self.in_blocks = windows.cache is not None and self.thin
 
     def run(self) -> Standing:
         """Train to the end, or on from where a killed run stood; the best averaged weights end in the model.
@@ -218,7 +219,7 @@ class Loop:
         total, seen = 0.0, 0
         for step, (x, target) in enumerate(self._batches(number), start=1):
             logits, kept = self.learner.learn(x)
-            loss = head_loss(logits, target, self.weights, self.settings.thin_head(self.head.name))
+            loss = head_loss(logits, target, self.weights, self.thin)
             torch.autograd.backward(loss if kept is None else loss + kept)
             torch.nn.utils.clip_grad_norm_(self.learner.network.parameters(), MAX_GRADIENT)
             self.schedule.step()
@@ -255,7 +256,7 @@ class Loop:
             window = self.windows.get(key)
             x, target = window.read()[None].to(self.device), window.target[None].to(self.device)
             logits = self.learner.logits(self.schedule.average, x)
-            total += float(head_loss(logits, target, self.weights))
+            total += float(head_loss(logits, target, self.weights, self.thin))
             overlap.add(logits, target)
         return {"val_loss": total / len(keys), "val_dice": overlap.mean()}
 
