@@ -10,6 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 
 from cardiac_ct_fm.anatomy import structure
 from cardiac_ct_fm.geometry import FloatArray
@@ -76,7 +77,7 @@ def draw_points(
         label = label if near else f"{label}, {away:.0f} mm off"
         text = ax.annotate(label, at, xytext=PLACES_PT[0], textcoords="offset points", zorder=6, fontweight="bold")
         text.set(color=lighter(_colour(name, colours)), fontsize=11 if near else 9.5, path_effects=outline(3.2))
-        _step_aside(ax, text, np.array(list(shown.values())))
+        _step_aside(ax, text, np.array(list(shown.values())), float(np.sqrt(RING_SHARE * size)) / 2.0)
 
 
 def legend_mark(colour: str, unsure: bool, label: str) -> Line2D:
@@ -98,15 +99,17 @@ def _colour(name: str, colours: Mapping[str, str] | None) -> str:
     return colours[name] if colours and name in colours else str(structure(name).colour)
 
 
-def _step_aside(ax: Axes, text: Annotation, dots: FloatArray) -> None:
-    """Put a point's name where it stays in the picture and covers no other name, no dot and no line, if it can.
+def _step_aside(ax: Axes, text: Annotation, dots: FloatArray, radius_pt: float) -> None:
+    """Put a point's name where it stays in the picture and covers no other name, no mark and no line, if it can.
 
     Args:
         ax: whose lines and texts are there already.
         text: the name.
         dots: (N, 2) places of all points in data coordinates.
+        radius_pt: radius of the largest mark, in points.
     """
-    pixels = ax.transData.transform(dots)
+    reach = radius_pt * float(ax.figure.dpi) / 72.0
+    marks = [Bbox([xy - reach, xy + reach]) for xy in ax.transData.transform(dots)]
     others = [other.get_window_extent() for other in ax.texts if other is not text]
     lines = [line.get_path().transformed(line.get_transform()) for line in ax.lines]
 
@@ -118,8 +121,8 @@ def _step_aside(ax: Axes, text: Annotation, dots: FloatArray) -> None:
         put(place)
         box = text.get_window_extent().padded(2.0)
         outside = box.x0 < ax.bbox.x0 or box.x1 > ax.bbox.x1 or box.y0 < ax.bbox.y0 or box.y1 > ax.bbox.y1
-        names = sum(bool(box.overlaps(other)) for other in others) + sum(bool(box.contains(*xy)) for xy in pixels)
-        return outside, names, sum(bool(line.intersects_bbox(box, filled=False)) for line in lines)
+        things = sum(bool(box.overlaps(other)) for other in [*others, *marks])
+        return outside, things, sum(bool(line.intersects_bbox(box, filled=False)) for line in lines)
 
     costs = []
     for place in PLACES_PT:

@@ -132,6 +132,23 @@ def test_names_stand_beside_lines_and_not_on_each_other():
     assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 for box in boxes)
 
 
+def test_no_name_covers_a_ring():
+    figure = Figure(figsize=(7.79, 5.13))
+    FigureCanvasAgg(figure)
+    ax = figure.add_axes((0, 0, 1, 1))
+    bare_panel(ax, (-39.5, 39.5, -26.0, 26.0))
+    view = View.of(np.zeros(3), np.array([1.0, 0, 0]), np.array([0.0, 1, 0]))
+    at = {"MS1": np.array([-6.5, 8.0, 0.0]), "MS2": np.array([-6.0, 6.8, 0.0])}
+    draw_points(ax, view, at, unsure=at)
+    for ring in ax.collections:
+        x, y = ax.transData.transform(ring.get_offsets()[0])
+        reach = float(np.sqrt(ring.get_sizes()[0])) / 2.0 * figure.dpi / 72.0
+        for name in ax.texts:
+            box = name.get_window_extent()
+            beside = box.x0 > x + reach or box.x1 < x - reach or box.y0 > y + reach or box.y1 < y - reach
+            assert beside, f"{name.get_text()} covers the ring of {ring.get_gid()}"
+
+
 def test_names_are_light_letters_on_a_dark_rim():
     _, names = named_points({name: (0.0, 12.0 * i - 26) for i, name in enumerate(("RCC", "LCC", "RCA", "MS1", "MS2"))})
     for name in names:

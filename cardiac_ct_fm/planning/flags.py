@@ -32,6 +32,7 @@ class Flag:
         values: the values that were used, in words.
         source: where the rule was read.
         doubtful: whether a value that it rests on is ``low_confidence``.
+        uses: names of the measurements that were used.
     """
 
     title: str
@@ -40,6 +41,7 @@ class Flag:
     values: str
     source: str
     doubtful: bool = False
+    uses: tuple[str, ...] = ()
 
 
 def find_flags(measurements: Mapping[str, Measurement]) -> list[Flag]:
@@ -59,7 +61,8 @@ def find_flags(measurements: Mapping[str, Measurement]) -> list[Flag]:
         state = _ranked(score, low=1200.0, high=2000.0, met_above=True)
         text = f"Agatston score {_known(score, 0)}; intermediate means: of a woman it would be met"
         rule = "2000 in men, 1200 in women"
-        flags.append(Flag("Severe stenosis by calcium", rule, state, text, ESC, score.status == "low_confidence"))
+        weak = score.status == "low_confidence"
+        flags.append(Flag("Severe stenosis by calcium", rule, state, text, ESC, weak, (score.name,)))
     return flags
 
 
@@ -91,13 +94,14 @@ def _below(
     missing = len(used) < len(limits)
     state: State = "not met" if not possible else "not judged" if missing else "met" if certain else "borderline"
     weak = any(row.status == "low_confidence" for row in used)
-    return Flag(title, rule, state, ", ".join(dict.fromkeys(texts)), source, weak)
+    names = tuple(row.name for row in used)
+    return Flag(title, rule, state, ", ".join(dict.fromkeys(texts)), source, weak, names)
 
 
 def _impossible(title: str, rule: str, row: Measurement, source: str) -> Flag:
     """A height or length below 0: its point lies on the wrong side of the annulus plane, so nothing is judged by it."""
     why = str(row.details.get("message") or "The point lies on the wrong side of the annulus plane; check the points.")
-    return Flag(title, rule, "not judged", f"{_known(row, 1)} mm: {why}", source, True)
+    return Flag(title, rule, "not judged", f"{_known(row, 1)} mm: {why}", source, True, (row.name,))
 
 
 def _ranked(row: Measurement, low: float, high: float, met_above: bool) -> State:
@@ -120,4 +124,5 @@ def _septum(measurements: Mapping[str, Measurement]) -> Flag:
         return _impossible(title, rule, row, HOKKEN)
     group = "short" if row.value < 3.0 else "intermediate" if row.value <= 6.0 else "long"
     state = _ranked(row, low=3.0, high=6.0, met_above=False)
-    return Flag(title, rule, state, f"{_known(row, 1)} mm: {group}", HOKKEN, row.status == "low_confidence")
+    weak = row.status == "low_confidence"
+    return Flag(title, rule, state, f"{_known(row, 1)} mm: {group}", HOKKEN, weak, (row.name,))

@@ -78,7 +78,7 @@ def build_page(
         "<main>",
         banner(plan, measurements, list(dict.fromkeys([*(f.message for f in plan.findings), *warnings]))),
         _cards(measurements, unsure),
-        flag_table(find_flags(measurements)),
+        flag_table(find_flags(measurements), measurements, unsure),
         _pictures(pictures, plan),
         _plots(plan),
         value_table(measurements, unsure),
@@ -140,8 +140,7 @@ def _pictures(pictures: Sequence[Picture], plan: Plan) -> str:
     marks = (
         f"{point_mark(grey, False)}a point, in the plane or up to {NEAR_MM:g} mm from it",
         f"{point_mark(grey, False, small=True)}up to {FAR_MM:g} mm from it, as its name says",
-        f"{point_mark(grey, True)}open, and a question mark: unsure, its confidence is below "
-        f"{plan.options.min_confidence:g}",
+        f"{point_mark(grey, True)}open, with “?”: unsure, confidence below {plan.options.min_confidence:g}",
     )
     entries = " ".join(f'<span class="entry">{mark}</span>' for mark in marks)
     return (

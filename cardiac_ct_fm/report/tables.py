@@ -9,7 +9,7 @@ from cardiac_ct_fm.anatomy import UNITS
 from cardiac_ct_fm.planning.catalogue import CATALOGUE, Spec
 from cardiac_ct_fm.planning.flags import Flag, State
 from cardiac_ct_fm.report.figures import calcium_rule
-from cardiac_ct_fm.report.trust import STATUS_TEXT, legend, only_its_points, tag
+from cardiac_ct_fm.report.trust import legend, only_its_points, tag, unsure_tag
 from cardiac_ct_fm.result import Measurement
 
 FLAG_CHIPS: dict[State, str] = {
@@ -51,13 +51,12 @@ def reason(row: Measurement) -> str:
     return str(row.details.get("message") or "")
 
 
-def flag_table(flags: Sequence[Flag]) -> str:
+def flag_table(flags: Sequence[Flag], measurements: Mapping[str, Measurement], unsure: Collection[str]) -> str:
     """Published thresholds and what this scan says to them."""
-    weak = f'<span class="chip low_confidence">{STATUS_TEXT["low_confidence"]}</span>'
     rows = "".join(
         f'<tr><th scope="row">{escape(f.title)}</th><td>{escape(f.rule)}</td><td>{_whole(f.values)}</td>'
         f'<td><span class="chip {FLAG_CHIPS[f.state]}{" weak" if f.doubtful else ""}">{f.state}</span>'
-        f"{weak if f.doubtful else ''}</td></tr>"
+        f"{unsure_tag([measurements[n] for n in f.uses], unsure) if f.doubtful else ''}</td></tr>"
         for f in flags
     )
     sources = "".join(f"<li>{escape(s)}</li>" for s in dict.fromkeys(f.source for f in flags))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 
 from cardiac_ct_fm.anatomy import HINGE_POINTS, LANDMARKS, structure
@@ -34,11 +34,17 @@ def unsure_of(row: Measurement, unsure: Collection[str]) -> tuple[str, ...]:
 
 def tag(row: Measurement, unsure: Collection[str]) -> str:
     """The mark of a row: what is wrong with it, and of which points that comes; nothing where all is well."""
-    if row.status == "ok":
-        return ""
-    weak = unsure_of(row, unsure)
-    whose = f": {', '.join(weak)}" if weak else ""
-    return f'<span class="chip {row.status}">{STATUS_TEXT[row.status]}{whose}</span>'
+    return "" if row.status == "ok" else _chip(row.status, unsure_of(row, unsure))
+
+
+def unsure_tag(rows: Iterable[Measurement], unsure: Collection[str]) -> str:
+    """The mark of what rests on several values, of which one at least is unsure."""
+    return _chip("low_confidence", dict.fromkeys(name for row in rows for name in unsure_of(row, unsure)))
+
+
+def _chip(status: str, points: Iterable[str]) -> str:
+    whose = ", ".join(points)
+    return f'<span class="chip {status}">{STATUS_TEXT[status]}{f": {whose}" if whose else ""}</span>'
 
 
 def only_its_points(row: Measurement) -> bool:
@@ -76,11 +82,13 @@ def banner(plan: Plan, measurements: Mapping[str, Measurement], sentences: Seque
             f"<p><strong>{all_points}</strong> (confidence below {plan.options.min_confidence:g}). Check them in the "
             "pictures, where they are open rings, before a value that rests on them is used; “Wrong point?” at the end "
             "says how to correct one.</p>"
-            '<table class="unsure"><thead><tr><th>Point</th><th>Confidence</th><th>What rests on it</th></tr></thead>'
+            '<table class="unsure"><thead><tr><th><span class="named">Point<b>Confidence</b></span></th>'
+            "<th>What rests on it</th></tr></thead>"
             f"<tbody>{''.join(_row(names, unsure, measurements) for names in _together(unsure))}</tbody></table>"
         )
     if missing:
-        parts.append(f"<p><strong>Not found: {', '.join(missing)}.</strong> What needs them is not measured.</p>")
+        them = "it" if len(missing) == 1 else "them"
+        parts.append(f"<p><strong>Not found: {', '.join(missing)}.</strong> What needs {them} is not measured.</p>")
     if sentences:
         parts.append(f"<ul>{''.join(f'<li>{escape(s)}</li>' for s in sentences)}</ul>")
     return f'<section class="attention"><h2>Look at this first</h2>{"".join(parts)}</section>' if parts else ""
@@ -116,11 +124,11 @@ def _together(unsure: Collection[str]) -> list[tuple[str, ...]]:
 
 def _row(names: tuple[str, ...], unsure: Mapping[str, float], measurements: Mapping[str, Measurement]) -> str:
     points = "".join(
-        f'<span class="named">{point_mark(structure(n).colour, True)}<b>{n}</b> {escape(structure(n).title)}</span>'
+        f'<span class="named">{point_mark(structure(n).colour, True)}<span><b>{n}</b> '
+        f"{escape(structure(n).title)}</span><b>{unsure[n]:.2f}</b></span>"
         for n in names
     )
-    sure = "<br>".join(f"{unsure[n]:.2f}" for n in names)
-    return f'<tr><th scope="row">{points}</th><td class="value">{sure}</td><td>{_rests(names, measurements)}</td></tr>'
+    return f'<tr><th scope="row">{points}</th><td>{_rests(names, measurements)}</td></tr>'
 
 
 def _rests(names: tuple[str, ...], measurements: Mapping[str, Measurement]) -> str:
