@@ -20,6 +20,7 @@ from cardiac_ct_fm.cohort.render import heart_labels, render
 from cardiac_ct_fm.cohort.sites import SITES, draw_site_case, observed_landmarks, site, site_scans
 from cardiac_ct_fm.errors import ConfigError
 from cardiac_ct_fm.landmark_io import read_landmarks
+from cardiac_ct_fm.training.data_list import read_data_list
 from cardiac_ct_fm.volume_io import load_volume
 from recipes.cohort_statistics import collect, compare, grid
 
@@ -160,7 +161,9 @@ def test_a_site_writes_scans_that_load_again(tmp_path):
         if point.found:
             assert np.linalg.norm(np.array(point.ras_mm) - case.heart.landmarks[name].numpy()) < 6
     assert volume.grid.spacing == pytest.approx((3, 3, 3))
-    assert "calc" in listing.read_text()
+    (entry,) = read_data_list(listing).training
+    assert all(entry.label_of(head) for head in ("heart", "calc", "coronaries"))
+    assert entry.label_of("hps", points=True)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cardiac_ct_fm.config import HeadConfig
 from cardiac_ct_fm.errors import DataError
 from cardiac_ct_fm.training.data_list import DataList, Entry, read_data_list, split_by_patient, write_data_list
+from cardiac_ct_fm.training.scans import list_source
 
 
 def folder_with(tmp_path: Path, *names: str) -> Path:
@@ -72,11 +74,14 @@ def test_labels_of_several_heads_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_only_heads_that_an_expert_labelled_count_where_the_list_tells(tmp_path: Path) -> None:
-    folder_with(tmp_path, "ct.nii.gz", "points.json")
-    row = {"image": "ct.nii.gz", "landmarks": "points.json", "labels": ["hps"]}
-    entry = read_data_list(written(tmp_path, {"training": [row]})).training[0]
-    assert entry.label_of("hps", points=True) is not None
-    assert entry.label_of("ms", points=True) is None
+    folder_with(tmp_path, "ct.nii.gz", "points.json", "doubtful.nii.gz")
+    row = {"image": "ct.nii.gz", "landmarks": "points.json", "calc": "doubtful.nii.gz", "labels": ["hps"]}
+    entries = read_data_list(written(tmp_path, {"training": [row]})).training
+    assert entries[0].label_of("hps", points=True) is not None
+    assert entries[0].label_of("ms", points=True) is None
+    assert entries[0].label_of("calc") is None
+    with pytest.raises(DataError, match=r"no label of calc; .* calc, landmarks, of which only .* 'labels'"):
+        list_source(entries, [HeadConfig.builtin("calc")])
 
 
 def test_what_is_written_is_read_again_by_us_and_by_monai(tmp_path: Path) -> None:

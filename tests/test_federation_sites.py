@@ -61,7 +61,7 @@ def test_data_lists_that_cannot_be_used_are_refused(content: str, said: str, tmp
 
 def test_the_packages_own_data_lists_are_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = patients(range(2))
-    rows[0] |= {"patient": 12, "site": "x", "coronaries": "0/coronaries.nii.gz", "labels": ["heart"], "age": 80}
+    rows[0] |= {"patient": 12, "site": "x", "coronaries": "0/coronaries.nii.gz", "age": 80}
     listed(tmp_path / "list.json", rows)
     files = {"heart": tmp_path / "1/heart.nii.gz", "valve": tmp_path / "1/heart.nii.gz"}
     points = tmp_path / "points.json"

@@ -158,7 +158,8 @@ def _write_case(
     for head, labels in scan.labels.items():
         names = {i + 1: n for i, n in enumerate(HEADS[head].classes)}
         save_label_map(folder / "truth" / f"{head}.nii.gz", labels, volume.grid, names)
-    row: dict[str, str | list[str]] = {"image": "image.nii.gz", "heart": "truth/heart.nii.gz", "labels": list(labelled)}
+    row: dict[str, str | list[str]] = {"image": "image.nii.gz", "heart": "truth/heart.nii.gz"}
+    row["labels"] = ["heart", "coronaries", *labelled]
     if "calc" in labelled:
         row["calc"] = "truth/calc.nii.gz"
     row["coronaries"] = "truth/coronaries.nii.gz"

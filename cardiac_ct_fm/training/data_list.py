@@ -6,7 +6,8 @@ MONAI passes through:
 * a head's name as a key (``"heart": "heart.nii.gz"``) gives the label map, or the landmark file, of that head;
   plain ``label`` is the one of the head that is being trained;
 * ``landmarks``: one file (``.json``, ``.mrk.json``, ``.mps``) with the points of all landmark heads;
-* ``labels``: the heads that are labelled by an expert; other keys of the entry are then left alone;
+* ``labels``: the heads that count as labelled; any other label of the entry, a doubtful map for example, is then left
+  alone, whatever key it has. All that are there count where an entry has no ``labels``;
 * ``patient`` and ``site``: whose scan it is, and where it was made. Without ``patient`` every scan is a patient.
 
 ``labels`` of the list itself names the classes: ``{"0": "background", "1": "Coronary"}``, a list of names, or one such
@@ -48,7 +49,7 @@ class Entry:
         site: where it was made, empty when unknown.
         labels: head (or :data:`ANY_HEAD`) → label map or landmark file.
         landmarks: file with the points of all landmark heads, or None.
-        labelled: heads that count as labelled; all that are there when None.
+        labelled: heads that count as labelled, others do not whatever ``labels`` holds; all that are there when None.
     """
 
     image: Path
@@ -66,7 +67,7 @@ class Entry:
             points: whether it is a landmark head, which ``landmarks`` serves too.
             plain: whether :data:`ANY_HEAD` is this head's label.
         """
-        if self.labelled is not None and head not in self.labelled and head not in self.labels:
+        if self.labelled is not None and head not in self.labelled:
             return None
         own = self.labels.get(head) or (self.labels.get(ANY_HEAD) if plain else None)
         return self.landmarks if own is None and points else own

@@ -84,8 +84,10 @@ def list_source(entries: Sequence[Entry], heads: Sequence[HeadConfig], name: str
     wanted = [e for e in entries if any(_file(e, head, alone) for head in heads)]
     if not wanted:
         given = sorted({key for e in entries for key in (*e.labels, *(["landmarks"] if e.landmarks else []))})
+        limits = any(e.labelled is not None for e in entries)
         raise DataError(
-            f"{name} has no label of {', '.join(h.name for h in heads)}; its entries have {', '.join(given) or 'none'}."
+            f"{name} has no label of {', '.join(h.name for h in heads)}; its entries have {', '.join(given) or 'none'}"
+            + (", of which only the heads in an entry's 'labels' count." if limits else ".")
             + ("" if alone else " Name the head that a plain 'label' is of.")
         )
     by_key: dict[str, Entry] = {}
