@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cardiac_ct_fm.cohort.image import ScannerParameters, acquire, draw_scanner
+from cardiac_ct_fm.cohort.image import acquire
+from cardiac_ct_fm.cohort.scanner import ScannerParameters, draw_scanner
 from cardiac_ct_fm.cohort.streaks import dense_streaks
 from cardiac_ct_fm.errors import ConfigError
 

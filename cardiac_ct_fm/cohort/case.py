@@ -10,9 +10,10 @@ from torch import Tensor
 from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.cohort.chambers import LA, MYO, RV
 from cardiac_ct_fm.cohort.heart import DigitalHeart, build_heart
-from cardiac_ct_fm.cohort.image import ScannerParameters, acquire, draw_scanner, field_of_view
+from cardiac_ct_fm.cohort.image import acquire, field_of_view
 from cardiac_ct_fm.cohort.patient import Patient, Sex, draw_patient
 from cardiac_ct_fm.cohort.render import Look, render
+from cardiac_ct_fm.cohort.scanner import ScannerParameters, draw_scanner
 from cardiac_ct_fm.cohort.surroundings import SurroundingsParameters, background, draw_surroundings
 from cardiac_ct_fm.cohort.thorax import HeartExtent
 
@@ -45,14 +46,18 @@ class Case:
         place = (float(point[0]), float(point[1]), float(point[2]))
         return field_of_view(torch.ones(1, 1, 1), 1.0, self.scanner, place)[0, 0, 0] > 0
 
+    def ideal(self, centre: Tensor, spacing_mm: float, shape: tuple[int, int, int]) -> Look:
+        """Image and labels on a grid around ``centre``, before the scanner blurs, adds noise and ends the scan."""
+        points = self.grid(centre, spacing_mm, shape)
+        body = self.surroundings
+        around = None if body is None else lambda away: background(points, away, body)[0]
+        return render(self.heart, points, spacing_mm, around)
+
     def look(
         self, centre: Tensor, spacing_mm: float, shape: tuple[int, int, int], noise_seed: int = 0
     ) -> tuple[Tensor, Look]:
         """Image in HU (X, Y, Z) as the scanner gives it, and the labels, on a grid around ``centre``."""
-        points = self.grid(centre, spacing_mm, shape)
-        body = self.surroundings
-        around = None if body is None else lambda away: background(points, away, body)[0]
-        look = render(self.heart, points, spacing_mm, around)
+        look = self.ideal(centre, spacing_mm, shape)
         generator = torch.Generator().manual_seed(noise_seed)
         place = (float(centre[0]), float(centre[1]), float(centre[2]))
         image = acquire(look.hu, spacing_mm, self.scanner, generator, place)

@@ -57,25 +57,58 @@ def dense_streaks(image: Tensor, spacing_mm: float, rng: torch.Generator) -> Ten
         (X, Y, Z) HU, within ±500.
     """
     nx, ny, nz = image.shape
-    turns = torch.randn((2, ANGLES, 1, max(2, nz // 12)), generator=rng).to(image.device)
-    dense = (image - DENSE_HU).clamp_(0, 2500) * (1 / 1000)
-    if float(dense.max()) == 0:
+    turns = draw_turns(nz, rng)
+    small = condensed(image)
+    if float(small.max()) == 0:
         return torch.zeros_like(image)
-    half = max(2, nz // 2)
-    px, py, pz = _pool(nx, PLANE), _pool(ny, PLANE), _pool(nz, half)
+    return spread(falsified(small, turns, 0.05 * spacing_mm * (nx + ny) / PLANE), (nx, ny, nz))
+
+
+def draw_turns(slices: int, rng: torch.Generator) -> Tensor:
+    """Random disagreement of the projections of an image with so many slices, (2, ANGLES, 1, turns), on the CPU."""
+    return torch.randn((2, ANGLES, 1, max(2, slices // 12)), generator=rng)
+
+
+def condensed(image: Tensor) -> Tensor:
+    """The dense part of each slice of an image (X, Y, Z), in 1000 HU: (PLANE, PLANE, Z)."""
+    nx, ny, nz = image.shape
+    dense = (image - DENSE_HU).clamp_(0, 2500) * (1 / 1000)
+    px, py = _pool(nx, PLANE), _pool(ny, PLANE)
     small = torch.matmul(px.to(image.device), dense.flatten(1)).view(PLANE, ny, nz)
-    small = torch.matmul(torch.matmul(py.to(image.device), small), pz.to(image.device).T).flatten(0, 1)
-    pixel_cm = 0.05 * spacing_mm * (nx + ny) / PLANE
-    project, ramp = _projector(str(image.device))
+    return torch.matmul(py.to(image.device), small)
+
+
+def falsified(small: Tensor, turns: Tensor, pixel_cm: float) -> Tensor:
+    """What the false projections of all slices together reconstruct to.
+
+    Args:
+        small: of all slices, see :func:`condensed`.
+        turns: of :func:`draw_turns`.
+        pixel_cm: edge of a coarse pixel.
+
+    Returns:
+        (PLANE, PLANE, half) HU, for every second slice.
+    """
+    half = max(2, small.shape[2] // 2)
+    small = torch.matmul(small, _pool(small.shape[2], half).to(small.device).T).flatten(0, 1)
+    project, ramp = _projector(str(small.device))
     path = ((project @ small) * pixel_cm).view(ANGLES, ramp.shape[0], half)
-    wobble = torch.matmul(turns, interpolation_matrix(half, turns.shape[-1], "linear").to(image.device).T)
+    wobble = torch.matmul(
+        turns.to(small.device), interpolation_matrix(half, turns.shape[-1], "linear").to(small.device).T
+    )
     slope = torch.diff(path, dim=1, append=path[:, -1:])
     error = path * (DISAGREEMENT * wobble[0] - 1e-3 * HARDENING * path) + SHIFT_PIXELS * wobble[1] * slope
     filtered = torch.matmul(ramp, error).flatten(0, 1)
-    back = (project.T @ filtered) * (1000 * math.pi / ANGLES / pixel_cm)
-    ux, uy, uz = (interpolation_matrix(n, m, "linear") for n, m in ((nx, PLANE), (ny, PLANE), (nz, half)))
-    wide = torch.matmul(ux.to(image.device), back.view(PLANE, -1)).view(nx, PLANE, half)
-    return torch.matmul(torch.matmul(uy.to(image.device), wide), uz.to(image.device).T).clamp_(-500, 500)
+    back: Tensor = (project.T @ filtered) * (1000 * math.pi / ANGLES / pixel_cm)
+    return back.view(PLANE, PLANE, half)
+
+
+def spread(back: Tensor, shape: tuple[int, int, int], slices: slice = slice(None)) -> Tensor:
+    """Interpolate :func:`falsified` to some ``slices`` of an image of ``shape``: (X, Y, slices) HU, within ±500."""
+    device, half = back.device, back.shape[2]
+    ux, uy, uz = (interpolation_matrix(n, m, "linear") for n, m in zip(shape, (PLANE, PLANE, half), strict=True))
+    wide = torch.matmul(ux.to(device), back.view(PLANE, -1)).view(shape[0], PLANE, half)
+    return torch.matmul(torch.matmul(uy.to(device), wide), uz[slices].to(device).T).clamp_(-500, 500)
 
 
 @lru_cache(maxsize=64)
