@@ -11,12 +11,16 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cardiac_ct_fm.anatomy import HEADS, HeadKind
 from cardiac_ct_fm.backbone_config import Architecture as Architecture
 from cardiac_ct_fm.backbone_config import BackboneConfig as BackboneConfig
 from cardiac_ct_fm.errors import ConfigError, WeightsError
+from cardiac_ct_fm.look_config import COMPACT_LOOKS as COMPACT_LOOKS
+from cardiac_ct_fm.look_config import DEFAULT_LOOKS as DEFAULT_LOOKS
+from cardiac_ct_fm.look_config import LookConfig as LookConfig
+from cardiac_ct_fm.look_config import LookName as LookName
 
 FORMAT_VERSION = 1
 """Version of ``config.json``; raised when its meaning changes."""
@@ -86,47 +90,6 @@ class IntensityConfig:
             raise ConfigError(f"intensity {self} needs low_hu < high_hu and std_hu > 0.")
 
 
-LookName = Literal["locate", "heart", "root", "detail"]
-
-
-@dataclass(frozen=True)
-class LookConfig:
-    """One look at the scan: a cubic window at one spacing.
-
-    Attributes:
-        name: ``locate`` (where is the heart), ``heart`` (chambers, where is the root), ``root``, or ``detail``: as fine
-            as ``root`` over all chambers, for a head that needs it there; models have it only with such a head.
-        spacing_mm: isotropic voxel size.
-        window: edge length in voxels.
-        heads: heads that are read from this look.
-    """
-
-    name: LookName
-    spacing_mm: float
-    window: int
-    heads: tuple[str, ...]
-
-    @property
-    def extent_mm(self) -> float:
-        """Edge length of the window in mm."""
-        return self.spacing_mm * self.window
-
-
-DEFAULT_LOOKS: tuple[LookConfig, ...] = (
-    LookConfig("locate", 4.0, 96, ("heart",)),
-    LookConfig("heart", 2.0, 96, ("heart", "hps", "ms")),
-    LookConfig("root", 1.0, 96, ("heart", "hps", "ms", "calc")),
-)
-"""Three looks of one 96³ window each: 384, 192 and 96 mm."""
-
-COMPACT_LOOKS: tuple[LookConfig, ...] = (
-    LookConfig("locate", 4.0, 64, ("heart",)),
-    LookConfig("heart", 2.0, 80, ("heart", "hps", "ms")),
-    LookConfig("root", 1.0, 64, ("heart", "hps", "ms", "calc")),
-)
-"""Smaller windows for training and predicting on two cores: 256, 160 and 64 mm; longer hearts take more windows."""
-
-
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything that has to be known to run a model's weights, and where they came from.
@@ -167,6 +130,17 @@ class ModelConfig:
                     f"look {look.name!r} has a window of {look.window} voxels; this trunk needs a multiple of "
                     f"{self.backbone.divisor}."
                 )
+        _refuse_namesakes(self.heads)
+        if self.looks:
+            self._check_looks(set(names))
+
+    def _check_looks(self, names: set[str]) -> None:
+        """Refuse looks that read heads which are not there, and heads that no look reads."""
+        unknown = {h for look in self.looks for h in look.heads} - names
+        read = {h for look in self.looks for h in look.heads if look.name != "locate" or h == "heart"}
+        what = f"looks read {sorted(unknown)}" if unknown else f"no look but locate reads {sorted(names - read)}"
+        if unknown or names - read:
+            raise ConfigError(f"{self.name} has the heads {sorted(names)}, but {what}; with_heads keeps both in step.")
 
     def head(self, name: str) -> HeadConfig:
         """The head called ``name``.
@@ -190,17 +164,38 @@ class ModelConfig:
                 return look
         raise ConfigError(f"{self.name} has no look {name!r}; it has {', '.join(k.name for k in self.looks)}.")
 
-    def with_head(self, head: HeadConfig, looks: Iterable[LookName]) -> ModelConfig:
+    def with_heads(self, heads: Iterable[HeadConfig]) -> ModelConfig:
+        """A copy with these heads alone, in their order; a new one is read from the looks that :meth:`with_head` gives.
+
+        A head that the model had keeps its looks; ``detail`` goes with the last of its heads.
+
+        Raises:
+            ConfigError: heads that share a name or a class.
+        """
+        chosen = tuple(heads)
+        known = {h.name for h in self.heads}
+        kept = tuple(h for h in chosen if h.name in known)
+        names = {h.name for h in kept}
+        looks = [dataclasses.replace(k, heads=tuple(h for h in k.heads if h in names)) for k in self.looks]
+        config = self.replace(heads=kept, looks=tuple(k for k in looks if k.heads or k.name != "detail"))
+        for head in chosen:
+            if head.name not in known:
+                config = config.with_head(head)
+        return config.replace(heads=chosen)
+
+    def with_head(self, head: HeadConfig, looks: Iterable[LookName] | None = None) -> ModelConfig:
         """A copy with one more head.
 
         Args:
             head: the new head.
             looks: names of the looks that it is read from; ``detail`` is made from ``root`` where the model has none,
-                ``locate`` is for the head that finds the heart.
+                ``locate`` is for the head that finds the heart. All but ``locate`` when None, for ``heart`` that too.
 
         Raises:
-            ConfigError: no such look, or one for another head, or a head of this name.
+            ConfigError: no such look, or one for another head, or a head of this name or with a class of this name.
         """
+        if looks is None:
+            looks = [k.name for k in self.looks if k.name != "locate" or head.name == "heart"]
         wanted, own = set(looks), self.looks
         if "locate" in wanted and head.name != "heart":
             fine = [k.name for k in own if k.name != "locate"]
@@ -265,6 +260,20 @@ class ModelConfig:
         if not isinstance(raw, dict):
             raise WeightsError(f"{path} holds a {type(raw).__name__}, not a model configuration.")
         return cls.from_dict(raw)
+
+
+def _refuse_namesakes(heads: Iterable[HeadConfig]) -> None:
+    """Refuse two heads of one kind with a class of the same name: volumes, points and figures are told by it alone."""
+    owners: dict[tuple[HeadKind, str], str] = {}
+    for head in heads:
+        for name in head.classes:
+            first = owners.setdefault((head.kind, name), head.name)
+            if first != head.name:
+                raise ConfigError(
+                    f"The heads {first!r} and {head.name!r} both have a class {name!r}, and results are told apart by "
+                    f"that name alone. Give it another name in {head.name!r}, or load the model without {first!r} "
+                    "(from_pretrained(…, heads=[…]))."
+                )
 
 
 _LATER_KEYS: dict[type[Any], set[str]] = {HeadConfig: {"hidden"}}

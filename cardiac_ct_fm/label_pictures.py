@@ -53,7 +53,7 @@ class Layer:
 
     @property
     def key(self) -> str:
-        """Head and class: two heads may have a class of the same name, and a point may have it too."""
+        """Head and class: a point may have the class' name too."""
         return f"{self.head}: {self.name}"
 
     @property

@@ -126,16 +126,15 @@ class CardiacCTModel(
             kind: ``segmentation`` or ``landmarks``.
             own_decoder: give the head a copy of the trunk's decoder, to be trained without touching other heads.
             hidden: channels of two hidden layers, 0 for none.
-            looks: looks that prediction reads the head from; all but ``locate`` when None.
+            looks: looks that prediction reads the head from; all but ``locate``, which is for ``heart``, when None.
 
         Raises:
-            UsageError: the model has a head of this name, or the name, the classes or a look do not do.
+            UsageError: the model has a head of this name, or the name, the classes (new ones, too) or a look do not do.
         """
         head = HeadConfig(name, kind, tuple(classes), own_decoder, hidden)
         if name in self.heads:
             raise UsageError(f"{self.config.name} has a head {name!r} already; choose another name.")
-        chosen = [k.name for k in self.config.looks if k.name != "locate"] if looks is None else looks
-        config = self.config.with_head(head, chosen)
+        config = self.config.with_head(head, looks)
         self._install(head)
         self.weight_files = None
         self._set_config(config)
@@ -276,7 +275,8 @@ def create_model(
 
     Args:
         model: an architecture of :data:`cardiac_ct_fm.registry.ARCHITECTURES` or a whole configuration.
-        heads: built-in head names or head configurations instead of the configuration's own.
+        heads: built-in head names or head configurations instead of the configuration's own; a head that it has not
+            is read from all looks but ``locate``, which is for ``heart``.
         condition_on_seg: let the trunk see the one-hot heart segmentation beside the image.
         seed: makes the weights reproducible; the global random state is left as it was.
 
@@ -286,7 +286,7 @@ def create_model(
     """
     config = architecture(model) if isinstance(model, str) else model
     if heads is not None:
-        config = config.replace(heads=tuple(HeadConfig.builtin(h) if isinstance(h, str) else h for h in heads))
+        config = config.with_heads(HeadConfig.builtin(h) if isinstance(h, str) else h for h in heads)
     if condition_on_seg and not config.condition_on_seg:
         backbone = dataclasses.replace(config.backbone, in_channels=1 + len(HEADS["heart"].classes))
         config = config.replace(backbone=backbone, condition_on_seg=True)

@@ -111,7 +111,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         config = ModelConfig.load(files.config)
         chosen, head_files = _split_heads(config, heads, options)
         with torch.random.fork_rng(devices=[]):  # building a network draws random numbers that are overwritten below
-            model = cls(config.replace(heads=tuple(h for h in config.heads if h.name in chosen)))
+            model = cls(config.with_heads(h for h in config.heads if h.name in chosen))
         _load_strict(model, files, config)
         model.weight_files = files
         for path in head_files:
@@ -223,7 +223,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
 
         Raises:
             WeightsError: not a head file, made for another trunk, or its tensors do not fit.
-            UsageError: the model has a head of this name.
+            UsageError: the model has a head of this name, or one with a class of the same name.
         """
         file = HeadFile.read(path, self.trunk_sha256())
         name = file.head.name

@@ -17,7 +17,8 @@ MAX_LINES = 300
 
 LEVELS = (
     {"errors"},
-    {"anatomy", "backbone_config", "files", "manifest", "process", "components", "cpu_layers", "swin_layers"},
+    {"backbone_config", "look_config"},
+    {"anatomy", "files", "manifest", "process", "components", "cpu_layers", "swin_layers"},
     {"config"},
     {"registry"},
     {"geometry", "hub", "model_card"},

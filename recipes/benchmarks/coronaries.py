@@ -95,7 +95,8 @@ def trained(trunk: CardiacCTModel, count: int, work: Path, updates: int, hidden:
 def with_heads(trunk: CardiacCTModel, files: dict[int, Path], hidden: int) -> CardiacCTModel:
     """The trunk with one head per number of labelled scans, so that a window is computed once for all."""
     for count, file in files.items():
-        trunk.add_head(f"{HEAD}_{count}", HeadConfig.builtin(HEAD).classes, hidden=hidden, looks=("detail",))
+        classes = [f"{name}_{count}" for name in HeadConfig.builtin(HEAD).classes]
+        trunk.add_head(f"{HEAD}_{count}", classes, hidden=hidden, looks=("detail",))
         tensors = {k.removeprefix(f"heads.{HEAD}."): v for k, v in read_tensors([file]).items()}
         trunk.heads[f"{HEAD}_{count}"].load_state_dict(tensors)
     return trunk.eval()

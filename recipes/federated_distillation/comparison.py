@@ -58,7 +58,7 @@ class Comparison:
         self.folder = home / "comparison" / settings.exp_name
         self._sites: dict[str, Site] = {}
         self._drawn: dict[str, Drawn] = {}
-        self._windows: dict[tuple[str, LookConfig], HeldOutWindow] = {}
+        self._windows: dict[tuple[str, float, int], HeldOutWindow] = {}
 
     def experiment(self, method: str, network: str) -> Settings:
         """The settings of one method with one network."""
@@ -93,7 +93,7 @@ class Comparison:
 
     def _window(self, scan: Scan, look: LookConfig) -> HeldOutWindow:
         """A held-out patient's window, drawn once for all networks."""
-        key = (scan.key, look)
+        key = (scan.key, look.spacing_mm, look.window)
         if key not in self._windows:
             self._windows[key] = draw_held_out_window(scan, look, scan.labels, self.settings.seed)
         return self._windows[key]

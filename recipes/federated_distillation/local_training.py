@@ -18,7 +18,7 @@ from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.runtime import fast_bf16
 from cardiac_ct_fm.training.denormals import denormals_as_zero
 from recipes.federated_distillation.examples import Example, View, choose_look, draw_view, example_of, generator
-from recipes.federated_distillation.networks import learning_rate, window
+from recipes.federated_distillation.networks import learning_rate, shared_looks, window
 from recipes.federated_distillation.objectives import (
     Trainee,
     conditional_loss,
@@ -173,12 +173,13 @@ class LocalRound:
     def _windows(self, scan: Scan, visit: int) -> list[Example]:
         """The windows of one scan in one pass; kept where they come again."""
         s, step, config = self.settings, self.step, self.step.network
-        looks = {look.name: look for look in config.looks}
+        shared = shared_looks(s, config)
+        looks = {look.name: look for look in shared}
         turn = visit % s.variants if s.variants else visit
         edge = window(s, config)
         result = []
         for number in range(s.looks_per_scan):
-            key = (config.looks, config.intensity, step.looks, edge, scan.key, turn, number)
+            key = (shared, config.intensity, step.looks, edge, scan.key, turn, number)
             view = self.drawn.get(key)
             if view is None:
                 rng = generator(s.seed, self.site, scan.key, turn, number, *step.looks)

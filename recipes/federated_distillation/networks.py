@@ -55,12 +55,17 @@ def network(settings: Settings, kind: str, heads: tuple[str, ...]) -> ModelConfi
         )
     else:
         config = architecture(_NAMES[family, settings.size])
-    config = config.replace(heads=tuple(HeadConfig.builtin(h) for h in heads))
+    config = config.with_heads(HeadConfig.builtin(h) for h in heads)
     if settings.condition_on_seg and "heart" not in heads:
         channels = 1 + len(HEADS["heart"].classes)
         backbone = dataclasses.replace(config.backbone, in_channels=channels)
         config = config.replace(backbone=backbone, condition_on_seg=True)
     return config
+
+
+def shared_looks(settings: Settings, config: ModelConfig) -> tuple[LookConfig, ...]:
+    """The looks of a network with all heads: windows are drawn for all of them, and networks with few share them."""
+    return SMOKE_LOOKS if settings.size == "smoke" else architecture(config.name).looks
 
 
 def window(settings: Settings, config: ModelConfig) -> int:

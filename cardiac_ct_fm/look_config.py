@@ -1,0 +1,54 @@
+"""Looks: the windows in which a model sees a scan, coarse to fine, and those of the published models. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cardiac_ct_fm.errors import ConfigError
+
+LookName = Literal["locate", "heart", "root", "detail"]
+
+
+@dataclass(frozen=True)
+class LookConfig:
+    """One look at the scan: a cubic window at one spacing.
+
+    Attributes:
+        name: ``locate`` (where is the heart), ``heart`` (chambers, where is the root), ``root``, or ``detail``: as fine
+            as ``root`` over all chambers, for a head that needs it there; models have it only with such a head.
+        spacing_mm: isotropic voxel size.
+        window: edge length in voxels.
+        heads: heads that are read from this look.
+    """
+
+    name: LookName
+    spacing_mm: float
+    window: int
+    heads: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.spacing_mm > 0 or self.window < 1:
+            raise ConfigError(
+                f"look {self.name!r} has a window of {self.window} voxels of {self.spacing_mm} mm; give sizes above 0."
+            )
+
+    @property
+    def extent_mm(self) -> float:
+        """Edge length of the window in mm."""
+        return self.spacing_mm * self.window
+
+
+DEFAULT_LOOKS: tuple[LookConfig, ...] = (
+    LookConfig("locate", 4.0, 96, ("heart",)),
+    LookConfig("heart", 2.0, 96, ("heart", "hps", "ms")),
+    LookConfig("root", 1.0, 96, ("heart", "hps", "ms", "calc")),
+)
+"""Three looks of one 96³ window each: 384, 192 and 96 mm."""
+
+COMPACT_LOOKS: tuple[LookConfig, ...] = (
+    LookConfig("locate", 4.0, 64, ("heart",)),
+    LookConfig("heart", 2.0, 80, ("heart", "hps", "ms")),
+    LookConfig("root", 1.0, 64, ("heart", "hps", "ms", "calc")),
+)
+"""Smaller windows for training and predicting on two cores: 256, 160 and 64 mm; longer hearts take more windows."""
