@@ -29,6 +29,7 @@ from cardiac_ct_fm.measurements import add_measurements
 from cardiac_ct_fm.merging import label_map
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.preprocess import look_tensor
+from cardiac_ct_fm.readiness import ready
 from cardiac_ct_fm.result import Prediction
 from cardiac_ct_fm.runtime import Clock, choose_device, full_float32
 from cardiac_ct_fm.volume_io import Volume, load_volume
@@ -75,24 +76,20 @@ class Predictor:
     """A model made ready to look at any number of scans.
 
     Args:
-        model: a name, a folder, an ``org/repo`` or a loaded :class:`CardiacCTModel`.
+        model: a name, a folder, an ``org/repo`` or a loaded :class:`CardiacCTModel`; one in half precision is left as
+            it is and predicts as a copy in float32.
         device: ``auto`` (GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         WeightsError: the model cannot be loaded.
-        UsageError: the device does not exist, or the model cannot find a heart.
+        UsageError: the device does not exist, or the model cannot find a heart in a whole scan.
     """
 
     def __init__(self, model: str | Path | CardiacCTModel, device: str = "auto") -> None:
         self.device = choose_device(device)
         if not isinstance(model, CardiacCTModel):
             model = CardiacCTModel.from_pretrained(model)
-        if "heart" not in model.heads:
-            raise UsageError(
-                f"{model.config.name} has no head 'heart', which finds the heart in a scan; load it too, "
-                "heads=['heart', …], or train it. For logits of a window the model is enough: model(x)."
-            )
-        self.model = model.to(self.device).eval()
+        self.model = ready(model).to(self.device).eval()
 
     def __call__(
         self,

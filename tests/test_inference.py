@@ -16,7 +16,8 @@ from cardiac_ct_fm.errors import ImageError, UnknownNameError, UsageError
 from cardiac_ct_fm.geometry import Grid, to_canonical
 from cardiac_ct_fm.inference import Predictor
 from cardiac_ct_fm.label_resampling import resample_label_map
-from cardiac_ct_fm.model import create_model
+from cardiac_ct_fm.model import CardiacCTModel, create_model
+from cardiac_ct_fm.registry import architecture
 from cardiac_ct_fm.volume_io import Volume
 from recipes.benchmarks.real_scan import agreement, circle
 
@@ -166,6 +167,39 @@ def test_wrong_arguments_name_the_choices(predictor, demo_path):
 def test_a_model_that_cannot_find_the_heart_is_no_predictor():
     with pytest.raises(UsageError, match=r"no head 'heart'.*heads=\['heart', …\]"):
         Predictor(create_model("cardiac_swin_tiny", heads=["hps"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("converted", {"looks": ("root",)}, r"converted has no look 'locate', 'heart' \(it has root\).*model\(x\)"),
+        ("coarse", {"looks": ("locate", "heart")}, r"coarse has no look 'root' \(it has locate, heart\)"),
+        ("bare", {"looks": ()}, r"no look 'locate', 'heart', 'root' \(it has none\)"),
+        ("seeing", {"condition_on_seg": True}, "seeing is conditioned on a heart segmentation"),
+    ],
+)
+def test_a_model_that_cannot_predict_from_a_whole_scan_says_what_it_lacks(name, change, says):
+    config = architecture("cardiac_unet_small").replace(name=name)
+    looks = tuple(look for look in config.looks if look.name in change.get("looks", ("locate", "heart", "root")))
+    seen = {head for look in looks for head in look.heads}
+    heads = [head for head in config.heads if head.name in seen or not looks]
+    config = config.replace(looks=looks, heads=tuple(heads))
+    model = create_model(config, condition_on_seg=change.get("condition_on_seg", False))
+    with pytest.raises(UsageError, match=says):
+        Predictor(model, "cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_predicts_in_float32_and_stays_as_it_is(dtype, finder, small_scan):
+    half = CardiacCTModel.from_pretrained(finder, dtype=dtype)
+    whole = CardiacCTModel.from_pretrained(finder, dtype=dtype).float()
+    found = Predictor(half, "cpu")(small_scan, quality="fast", measure=False)
+    assert {p.dtype for p in half.parameters()} == {dtype}
+    predictor = Predictor(whole, "cpu")
+    assert predictor.model is whole
+    expected = predictor(small_scan, quality="fast", measure=False)
+    assert found.landmarks == expected.landmarks
+    assert np.array_equal(found.label_maps["heart"], expected.label_maps["heart"])
 
 
 def test_the_circle_through_three_points():

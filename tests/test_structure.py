@@ -27,7 +27,7 @@ LEVELS = (
     {"heads", "head_files", "model_folder", "unchanged", "result", "checkpoints"},
     {"pretrained", "decode", "runtime", "scan_list", "doctor"},
     {"model", "publish", "planning", "volumes"},
-    {"looks", "convert", "exchange", "measurements"},
+    {"looks", "convert", "exchange", "measurements", "readiness"},
     {"merging", "guidance"},
     {"inference", "render2d", "cohort"},
     {"label_pictures", "landmark_pictures"},

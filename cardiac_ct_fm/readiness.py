@@ -1,0 +1,45 @@
+"""What a model needs so that it can predict from whole scans: a head and looks that find the heart, and float32."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from cardiac_ct_fm.errors import UsageError
+from cardiac_ct_fm.look_config import LookName
+from cardiac_ct_fm.model import CardiacCTModel
+
+NEEDED: tuple[LookName, ...] = ("locate", "heart", "root")
+"""Looks that prediction takes, each where the one before points."""
+
+WINDOWS_ALONE = "For logits of a window the model is enough: model(x)."
+
+
+def ready(model: CardiacCTModel) -> CardiacCTModel:
+    """The model itself, or a copy in float32 where its weights are in another precision, which many CPUs refuse.
+
+    Raises:
+        UsageError: it has no head or not the looks that find a heart, or sees more than the image.
+    """
+    config = model.config
+    if "heart" not in model.heads:
+        raise UsageError(
+            f"{config.name} has no head 'heart', which finds the heart in a scan; load it too, heads=['heart', …], or "
+            f"train it. {WINDOWS_ALONE}"
+        )
+    if config.condition_on_seg:
+        raise UsageError(
+            f"{config.name} is conditioned on a heart segmentation, which a scan does not bring; predict with a model "
+            "that sees the image alone. With one at hand: model(x, segmentation=…) gives the logits of a window."
+        )
+    looks = [look.name for look in config.looks]
+    missing = [name for name in NEEDED if name not in looks]
+    if missing:
+        raise UsageError(
+            f"{config.name} has no look {', '.join(map(repr, missing))} (it has {', '.join(looks) or 'none'}), and a "
+            f"whole scan needs {', '.join(NEEDED)}; converted checkpoints were trained at one spacing. Train its trunk "
+            f"at these, with config.replace(looks=…). {WINDOWS_ALONE}"
+        )
+    floating = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
+    return model if all(t.dtype == torch.float32 for t in floating) else copy.deepcopy(model).float()
