@@ -10,7 +10,7 @@ import pytest
 from federation_sites import quick
 
 from recipes.federated_distillation.coordinator import Coordinator
-from recipes.federated_distillation.export import metrics, provenance, untested
+from recipes.federated_distillation.export import command, metrics, provenance, untested
 from recipes.federated_distillation.messages import Order, Reply
 from recipes.federated_distillation.plan import make_plan
 from recipes.federated_distillation.settings import Settings
@@ -90,3 +90,16 @@ def test_an_update_of_a_repeated_round_is_in_the_accountants_epsilon(tmp_path: P
     state = run(settings, tmp_path, Sites("site-a", "site-b"))
     plan = make_plan(settings, labels_of_sites(settings))
     assert "3 updates" in provenance(settings, state, plan, plan[0])["differential_privacy"]
+
+
+def test_a_card_tells_the_command_that_trained_and_not_the_one_that_exports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = quick(rounds=2, threads=1)
+    run(settings, tmp_path, Sites("site-a", "site-b"))
+    monkeypatch.setattr("sys.argv", ["prog", "export", "--kit", str(tmp_path), "--out", str(tmp_path)])
+    later = settings.replace(threads=2)
+    plan = make_plan(later, labels_of_sites(later))
+    said = provenance(later, State(tmp_path, later), plan, plan[0])["command"]
+    assert said == command(settings)
+    assert " run " in said and str(tmp_path) not in said

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
+import shlex
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cardiac_ct_fm.errors import ConfigError
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.publish import export_pretrained
 from recipes.federated_distillation.plan import Step, final_step, make_plan
+from recipes.federated_distillation.presets import PRESETS
 from recipes.federated_distillation.privacy import epsilon
 from recipes.federated_distillation.scoring import flat, summary
 from recipes.federated_distillation.settings import Settings
@@ -73,7 +75,7 @@ def provenance(settings: Settings, state: State, plan: Sequence[Step], step: Ste
         "data": "digital cohort of this package" if settings.local else "scans of the sites, which never left them",
         "synthetic_share": 1.0 if settings.local else "as the sites declare",
         "recipe": "recipes.federated_distillation",
-        "command": " ".join(["python -m recipes.federated_distillation", *sys.argv[1:]]),
+        "command": command(stored(state), "" if step.name == final_step(list(plan)).name else step.name),
         "seed": settings.seed,
         "commit": commit(),
         "start_from": state.read(CHECKPOINT) or "nothing",
@@ -156,8 +158,46 @@ def scans(history: Path, step: str) -> dict[str, dict[str, float]]:
     return dict(sorted(counts.items()))
 
 
+def command(settings: Settings, step: str = "") -> str:
+    """The command that trains and exports with these settings, in as few words as a preset or none allows.
+
+    It tells no folder: neither the experiments' nor the lead's kit, and of a checkpoint only its name. Where and how
+    the sites are run decides no weights.
+
+    Args:
+        settings: the experiment's.
+        step: the training step to export; the last one when empty.
+    """
+    wanted = settings.replace(ckpt=Path(settings.ckpt).name, stage="test")
+    found = [words for preset in ("", *PRESETS) if (words := _options(wanted, preset)) is not None]
+    last = ["--step", step] if step else []
+    return shlex.join(["python", "-m", "recipes.federated_distillation", "run", *min(found, key=len), *last])
+
+
+def stored(state: State) -> Settings:
+    """The settings that the experiment was begun with."""
+    return Settings.from_dict(json.loads((state.folder / "settings.json").read_text(encoding="utf-8")))
+
+
+def _options(settings: Settings, preset: str) -> list[str] | None:
+    """Options that make ``settings`` of a preset, or of the defaults; None where an option cannot undo the preset."""
+    given = PRESETS[preset] if preset else {}
+    words = ["--preset", preset] if preset else []
+    for field in dataclasses.fields(Settings):
+        value, option = getattr(settings, field.name), field.name.replace("_", "-")
+        if value == given.get(field.name, field.default):
+            continue
+        if value in ((), ""):
+            return None
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    return words
+
+
 def commit() -> str:
     """The commit of this code, marked where files were changed since; ``not recorded`` outside of a git checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="]
-    answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    asked = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="]
+    answer = subprocess.run(asked, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return answer.stdout.strip() or "not recorded"
