@@ -8,70 +8,26 @@ from __future__ import annotations
 import json
 import math
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
-
-import numpy as np
+from xml.etree.ElementTree import ParseError
 
 from cardiac_ct_fm import anatomy
-from cardiac_ct_fm.errors import DataError, UnknownNameError
-from cardiac_ct_fm.files import atomic_write, write_json
+from cardiac_ct_fm.errors import DataError
+from cardiac_ct_fm.files import write_json
 from cardiac_ct_fm.geometry import Grid, ras_to_lps
-
-Point = tuple[float, float, float]
+from cardiac_ct_fm.landmark import SAME_PLACE_MM, named_point, rounded
+from cardiac_ct_fm.landmark import Landmark as Landmark
+from cardiac_ct_fm.mitk_points import parse_mitk
+from cardiac_ct_fm.mitk_points import write_mitk as write_mitk
 
 SLICER_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
     "markups-schema-v1.0.3.json#"
 )
 """Schema named in 3D Slicer's own files (Slicer 5)."""
-
-_DECIMALS = 3
-"""Files give mm and voxels to 0.001, far below what any point is known to."""
-
-SAME_PLACE_MM = 0.01
-"""Two ways of writing one point agree within this: a few times the rounding."""
-
-
-@dataclass(frozen=True)
-class Landmark:
-    """One expected point.
-
-    Attributes:
-        name: its name in :mod:`cardiac_ct_fm.anatomy`, or a user's own.
-        found: whether it has a position.
-        ras_mm: world position, RAS mm; ``None`` when it was not found.
-        confidence: 0…1.
-    """
-
-    name: str
-    found: bool
-    ras_mm: Point | None
-    confidence: float
-
-    def __post_init__(self) -> None:
-        if self.found != (self.ras_mm is not None):
-            raise DataError(f"landmark {self.name}: found={self.found} does not fit position {self.ras_mm}.")
-        if self.ras_mm is not None:
-            x, y, z = (float(v) for v in self.ras_mm)
-            if not all(map(math.isfinite, (x, y, z))):
-                raise DataError(f"landmark {self.name} has position {self.ras_mm}; a missing point has none.")
-            object.__setattr__(self, "ras_mm", (x, y, z))
-        if not 0 <= self.confidence <= 1:
-            raise DataError(f"landmark {self.name} has confidence {self.confidence}; it must lie in 0…1.")
-
-    @classmethod
-    def missing(cls, name: str, confidence: float = 0.0) -> Landmark:
-        """The point that was expected and not found."""
-        return cls(name, False, None, confidence)
-
-    @property
-    def lps_mm(self) -> Point | None:
-        """World position, LPS mm (DICOM, ITK, MITK); ``None`` when it was not found."""
-        return None if self.ras_mm is None else (-self.ras_mm[0], -self.ras_mm[1], self.ras_mm[2])
 
 
 def write_landmarks(path: str | Path, landmarks: Iterable[Landmark], grid: Grid | None = None) -> None:
@@ -84,10 +40,10 @@ def write_landmarks(path: str | Path, landmarks: Iterable[Landmark], grid: Grid 
         {
             "name": p.name,
             "found": p.found,
-            "ras": _rounded(p.ras_mm),
-            "lps": _rounded(p.lps_mm),
-            "voxel": None if grid is None or p.ras_mm is None else _rounded(grid.voxel(p.ras_mm).tolist()),
-            "confidence": round(p.confidence, 4),
+            "ras": rounded(p.ras_mm),
+            "lps": rounded(p.lps_mm),
+            "voxel": None if grid is None or p.ras_mm is None else rounded(grid.voxel(p.ras_mm).tolist()),
+            "confidence": _share(p),
         }
         for p in landmarks
     ]
@@ -112,7 +68,7 @@ def write_slicer(path: str | Path, landmarks: Iterable[Landmark]) -> None:
             "locked": False,
             "visibility": True,
             "positionStatus": "defined" if point.found else "undefined",
-            **({"position": _rounded(point.lps_mm)} if point.found else {}),
+            **({"position": rounded(point.lps_mm)} if point.found else {}),
         }
         for number, point in enumerate(landmarks, start=1)
     ]
@@ -127,33 +83,6 @@ def write_slicer(path: str | Path, landmarks: Iterable[Landmark]) -> None:
     write_json(path, {"@schema": SLICER_SCHEMA, "markups": [markup]})
 
 
-def write_mitk(path: str | Path, landmarks: Iterable[Landmark]) -> None:
-    """``.mps``: a point set for MITK, in LPS. Ids count all expected points, so a missing one leaves a gap.
-
-    MITK keeps ids and drops the ``name`` elements when it saves; :func:`read_landmarks` then goes by id.
-
-    Raises:
-        OutputError: the file system refuses.
-    """
-    root = ET.Element("point_set_file")
-    ET.SubElement(root, "file_version").text = "0.1"
-    series = ET.SubElement(ET.SubElement(root, "point_set"), "time_series")
-    ET.SubElement(series, "time_series_id").text = "0"
-    found = [(i, p.name, p.lps_mm) for i, p in enumerate(landmarks) if p.lps_mm is not None]
-    if found:
-        _add_identity_geometry(series, np.array([lps for _, _, lps in found]))
-    for number, name, lps in found:
-        point = ET.SubElement(series, "point")
-        ET.SubElement(point, "id").text = str(number)
-        ET.SubElement(point, "specification").text = "0"
-        for axis, value in zip("xyz", _rounded(lps) or (), strict=True):
-            ET.SubElement(point, axis).text = repr(value)
-        ET.SubElement(point, "name").text = name
-    ET.indent(root)
-    with atomic_write(path) as temporary:
-        ET.ElementTree(root).write(temporary, encoding="UTF-8", xml_declaration=True)
-
-
 def read_landmarks(
     path: str | Path, names: Sequence[str] = anatomy.LANDMARKS, predicted: Mapping[str, Landmark] | None = None
 ) -> dict[str, Landmark]:
@@ -161,8 +90,9 @@ def read_landmarks(
 
     Args:
         path: ``landmarks.json``, ``….mrk.json`` (LPS or RAS) or ``….mps``.
-        names: the expected points, in the order of MITK's ids; those that the file lacks come back as missing.
-        predicted: the points that an MITK file was made from; MITK drops their confidence.
+        names: the expected points; those that the file lacks come back as missing.
+        predicted: the points that the file was made from, before anybody moved one. Neither MITK nor ``landmarks.json``
+            tells which were moved, and MITK drops the names and confidences.
 
     Returns:
         The expected points first, in order, then others that the file holds. A point that lies where it was predicted
@@ -179,8 +109,9 @@ def read_landmarks(
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read as a landmark file: {error}.") from error
     try:
-        points = _parse_mitk(text, names, predicted or {}) if file.suffix.lower() == ".mps" else _parse_json(text)
-    except (ET.ParseError, json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        known = predicted or {}
+        points = parse_mitk(text, known) if file.suffix.lower() == ".mps" else _parse_json(text, known)
+    except (ParseError, json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{file} is no landmark file ({type(error).__name__}: {error}). "
             "Give landmarks.json, a 3D Slicer .mrk.json or an MITK .mps."
@@ -195,16 +126,17 @@ def read_landmarks(
     return table
 
 
-def _parse_json(text: str) -> list[Landmark]:
+def _parse_json(text: str, predicted: Mapping[str, Landmark]) -> list[Landmark]:
     """Points of our own JSON or of Slicer's."""
     raw: Mapping[str, Any] = json.loads(text)
     if "landmarks" in raw:
         if raw["coordinate_system"] != "RAS" or raw["unit"] != "mm":
             raise ValueError("coordinate_system must be RAS and unit mm")
-        return [
-            _landmark(row["name"], _position(row) if row["found"] else None, row["confidence"])
+        rows = [
+            named_point(row["name"], _position(row) if row["found"] else None, row["confidence"])
             for row in raw["landmarks"]
         ]
+        return [_moved(point, predicted.get(point.name, point)) for point in rows]
     points = []
     for markup in raw["markups"]:
         # Slicer before 2020 wrote numbers: 0 is RAS, 1 is LPS; a file that is silent is LPS.
@@ -218,9 +150,17 @@ def _parse_json(text: str) -> list[Landmark]:
             position = row.get("position") if row.get("positionStatus", "defined") == "defined" else None
             if position and system in ("LPS", "1"):
                 position = ras_to_lps(position).tolist()
-            point = _landmark(row["label"], position or None, 1.0 if position else 0.0)
+            point = named_point(row["label"], position or None, 1.0 if position else 0.0)
             points.append(_as_described(point, str(row.get("description", ""))))
     return points
+
+
+def _moved(point: Landmark, before: Landmark) -> Landmark:
+    """The point; certain where a person placed or moved it and left the confidence of what was predicted."""
+    if point.ras_mm is None or _share(point) != _share(before):
+        return point
+    there = before.ras_mm is not None and math.dist(before.ras_mm, point.ras_mm) <= SAME_PLACE_MM
+    return point if there else replace(point, confidence=1.0)
 
 
 def _position(row: Mapping[str, Any]) -> Sequence[float]:
@@ -244,23 +184,14 @@ def _position(row: Mapping[str, Any]) -> Sequence[float]:
     return cast(Sequence[float], row["ras"])
 
 
-def _parse_mitk(text: str, names: Sequence[str], predicted: Mapping[str, Landmark]) -> list[Landmark]:
-    """Points of an MITK point set, named by their ``name`` element or else by their id."""
-    points = []
-    for row in ET.fromstring(text).iter("point"):
-        number = int(row.findtext("id") or "")
-        name = row.findtext("name") or (names[number] if number < len(names) else f"point_{number}")
-        lps = [float(row.findtext(axis) or "") for axis in "xyz"]
-        point = _landmark(name, ras_to_lps(lps).tolist(), 1.0)
-        before = predicted.get(point.name, point)
-        unmoved = before.ras_mm and point.ras_mm and math.dist(before.ras_mm, point.ras_mm) <= SAME_PLACE_MM
-        points.append(before if unmoved else point)
-    return points
+def _share(point: Landmark) -> float:
+    """Confidence as files give it."""
+    return round(point.confidence, 4)
 
 
 def _description(point: Landmark) -> str:
     """What a point's row in Slicer says. Slicer keeps it when the point is moved, so it names the place too."""
-    place = " ".join(map(str, _rounded(point.lps_mm) or ()))
+    place = " ".join(map(str, rounded(point.lps_mm) or ()))
     return f"confidence {point.confidence:.4f} at LPS {place}" if place else f"not found, {point.confidence:.4f}"
 
 
@@ -269,32 +200,3 @@ def _as_described(point: Landmark, description: str) -> Landmark:
     said = re.search(r"[01]\.\d{4}", description)
     before = replace(point, confidence=float(said[0])) if said else point
     return before if _description(before) == description else point
-
-
-def _landmark(name: str, ras: Sequence[float] | None, confidence: float) -> Landmark:
-    """A landmark under the vocabulary's own name where it has one."""
-    try:
-        name = anatomy.canonical(name)
-    except UnknownNameError:
-        name = name.strip()
-    if ras is None:
-        return Landmark.missing(name, float(confidence))
-    x, y, z = ras
-    return Landmark(name, True, (float(x), float(y), float(z)), float(confidence))
-
-
-def _add_identity_geometry(series: ET.Element, lps: np.ndarray[Any, Any]) -> None:
-    """MITK's ``Geometry3D`` of points (N, 3) that are already in world mm."""
-    geometry = ET.SubElement(series, "Geometry3D", ImageGeometry="false", FrameOfReferenceID="0")
-    identity = {f"m_{r}_{c}": str(int(r == c)) for r in range(3) for c in range(3)}
-    ET.SubElement(geometry, "IndexToWorld", {"type": "Matrix3x3", **identity})
-    ET.SubElement(geometry, "Offset", {"type": "Vector3D", "x": "0", "y": "0", "z": "0"})
-    bounds = ET.SubElement(geometry, "Bounds")
-    for tag, corner in (("Min", lps.min(axis=0)), ("Max", lps.max(axis=0))):
-        place = {axis: repr(float(v)) for axis, v in zip("xyz", corner, strict=True)}
-        ET.SubElement(bounds, tag, {"type": "Vector3D", **place})
-
-
-def _rounded(position: Sequence[float] | None) -> list[float] | None:
-    """Coordinates for a file, without a negative zero."""
-    return None if position is None else [round(float(v), _DECIMALS) + 0.0 for v in position]

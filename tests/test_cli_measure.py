@@ -76,6 +76,25 @@ def test_measuring_what_nobody_edited_changes_nothing(
     assert json.loads((folder / "run.json").read_text())["measured"]["landmarks"] == str(folder / "landmarks.mps")
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_point_that_was_moved_in_our_json_counts_as_certain(
+    elsewhere: bool, predicted: tuple[Path, str], small_scan: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(predicted[0], tmp_path / "small"))
+    content = json.loads((folder / "landmarks.json").read_text())
+    row = next(row for row in content["landmarks"] if row["name"] == "RCC")
+    x, y, z = row["ras"]
+    row |= {"ras": [x, y, z + 2], "lps": None}
+    assert row["confidence"] < 1
+    edited = tmp_path / "edited.json" if elsewhere else folder / "landmarks.json"
+    edited.write_text(json.dumps(content))
+    answer = run("measure", small_scan, "--landmarks", edited, "-o", tmp_path)
+    assert answer.code == 0, answer.err
+    points = read_landmarks(folder / "landmarks.json")
+    assert [name for name, point in points.items() if point.confidence == 1] == ["RCC"]
+    assert "taken as certain: RCC." in (folder / "run.json").read_text()
+
+
 def test_a_table_that_another_run_holds_is_told_after_all_else_is_done(
     predicted: tuple[Path, str], small_scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,10 +126,55 @@ def test_mitk_points_keep_their_ids_when_others_are_missing_and_names_are_droppe
     tree = ET.parse(path)
     (point,) = tree.getroot().iter("point")
     assert [point.findtext(tag) for tag in ("id", "x", "y", "z")] == ["1", "1.0", "2.0", "3.0"]
-    point.remove(point.find("name"))  # as MITK does when it saves
-    tree.write(path)
-    read = read_landmarks(path)
+    read = read_landmarks(without_names(path))
     assert read["LCC"].ras_mm == (-1, -2, 3) and not read["RCC"].found
+
+
+def without_names(path: Path) -> Path:
+    """As MITK does when it saves."""
+    tree = ET.parse(path)
+    for point in tree.getroot().iter("point"):
+        point.remove(point.find("name"))
+    tree.write(path)
+    return path
+
+
+def test_mitk_ids_tell_the_vocabularys_points_whatever_was_predicted(tmp_path: Path) -> None:
+    septum = [Landmark("MS1", True, (1, 2, 3), 0.9), Landmark("MS2", True, (4, 5, 6), 0.9)]
+    write_mitk(tmp_path / "l.mps", septum)
+    without_names(tmp_path / "l.mps")
+    for names in (anatomy.LANDMARKS, ("MS1", "MS2")):
+        read = read_landmarks(tmp_path / "l.mps", names)
+        assert {p.name: p.ras_mm for p in read.values() if p.found} == {"MS1": (1, 2, 3), "MS2": (4, 5, 6)}
+
+
+def test_mitk_ids_tell_ones_own_points_only_together_with_the_prediction(tmp_path: Path) -> None:
+    points = [Landmark.missing("Base"), Landmark("NCC", True, (1, 2, 3), 0.9), Landmark("Apex", True, (4, 5, 6), 0.9)]
+    write_mitk(tmp_path / "l.mps", points)
+    write_landmarks(tmp_path / "landmarks.json", points)
+    assert read_landmarks(tmp_path / "l.mps")["Apex"].ras_mm == (4, 5, 6)
+    without_names(tmp_path / "l.mps")
+    read = read_landmarks(tmp_path / "l.mps", predicted=read_landmarks(tmp_path / "landmarks.json"))
+    assert {p.name: p.ras_mm for p in read.values() if p.found} == {"NCC": (1, 2, 3), "Apex": (4, 5, 6)}
+    for names in (anatomy.LANDMARKS, ("Apex", "Base")):
+        with pytest.raises(DataError, match=r"id 8 has no name.* tell only RCC, .* MS2; give it a <name>"):
+            read_landmarks(tmp_path / "l.mps", names)
+
+
+def test_points_that_were_moved_or_placed_in_our_json_are_certain(tmp_path: Path) -> None:
+    path = tmp_path / "landmarks.json"
+    names = ("RCC", "LCC", "NCC")
+    predicted = {name: Landmark(name, True, (1, 2, 3), 0.2) for name in names} | {"RCA": Landmark.missing("RCA", 0.1)}
+    write_landmarks(path, predicted.values())
+    content = json.loads(path.read_text())
+    same, moved, doubted, placed = content["landmarks"]
+    moved |= {"ras": [1, 2, 3.02], "lps": [-1, -2, 3.02]}
+    doubted |= {"ras": [1, 2, 9], "lps": None, "confidence": 0.5}
+    placed |= {"found": True, "ras": [7, 8, 9]}
+    path.write_text(json.dumps(content))
+    read = read_landmarks(path, predicted=predicted)
+    assert [read[name].confidence for name in (*names, "RCA")] == [0.2, 1, 0.5, 1]
+    assert same["confidence"] == 0.2
 
 
 @pytest.mark.parametrize(

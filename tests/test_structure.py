@@ -22,6 +22,8 @@ LEVELS = (
     {"config"},
     {"registry"},
     {"geometry", "hub", "model_card"},
+    {"landmark"},
+    {"mitk_points"},
     {"volume_io", "dicom_io", "image_checks", "landmark_io", "label_resampling", "weights", "trunk", "cpu_blocks"},
     {"tensor_files", "backbones", "preprocess", "label_io"},
     {"heads", "head_files", "model_folder", "unchanged", "result", "checkpoints"},

@@ -82,7 +82,7 @@ def measure(
     name = _name(image, landmarks.parent, out)
     check_folder(out / name)
     earlier = _earlier(landmarks.parent, out / name)
-    predicted = earlier / "landmarks.json"
+    predicted = _predicted(earlier, landmarks)
     points = read_landmarks(landmarks, predicted=read_landmarks(predicted) if predicted.is_file() else None)
     volume = load_volume(image, series)
     prediction = Prediction(volume, points, warnings=image_warnings(volume))
@@ -135,6 +135,12 @@ def _name(image: Path, beside: Path, out: Path) -> str:
 def _earlier(*folders: Path) -> Path:
     """The first folder that holds a prediction, or else the first one."""
     return next((f for f in folders if (f / "run.json").is_file() or (f / "segmentation.nii.gz").is_file()), folders[0])
+
+
+def _predicted(earlier: Path, landmarks: Path) -> Path:
+    """The file that tells where points were predicted: a sister of the one that was corrected in its place."""
+    own = earlier / "landmarks.json"
+    return earlier / "landmarks.mrk.json" if own.exists() and own.samefile(landmarks) else own
 
 
 def _facts(earlier: Path) -> dict[str, Any]:

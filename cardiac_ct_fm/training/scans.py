@@ -140,7 +140,10 @@ def load_scan(entry: Entry, heads: Sequence[HeadConfig], name: str | None = None
             if points:
                 landmarks[head.name] = points
             elif file != entry.landmarks or len(heads) == 1:
-                raise DataError(f"{file} has none of {', '.join(head.classes)}; rename its points or give the others.")
+                raise DataError(
+                    f"{file} has none of {', '.join(head.classes)}; rename its points or give the others. (MITK saves "
+                    "no names of points; .mrk.json and landmarks.json have them.)"
+                )
         else:
             maps[head.name] = _labels(file, head, volume.grid, entry.image)
     classes = {head.name: head.classes for head in heads if head.name in maps}
