@@ -164,6 +164,8 @@ def test_a_site_writes_scans_that_load_again(tmp_path):
     (entry,) = read_data_list(listing).training
     assert all(entry.label_of(head) for head in ("heart", "calc", "coronaries"))
     assert entry.label_of("hps", points=True)
+    said = listing.read_text()
+    assert "shapes of two real hearts" in said and "no real person" not in said
 
 
 @pytest.mark.parametrize(

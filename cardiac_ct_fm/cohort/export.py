@@ -12,7 +12,9 @@ import torch
 
 from cardiac_ct_fm.anatomy import HEADS, LANDMARKS
 from cardiac_ct_fm.cohort.case import Case
+from cardiac_ct_fm.cohort.image import field_of_view
 from cardiac_ct_fm.cohort.sites import draw_site_case, observed_landmarks, site, site_scans
+from cardiac_ct_fm.cohort.whole_scan import acquire_scan
 from cardiac_ct_fm.errors import ConfigError
 from cardiac_ct_fm.files import atomic_folder, write_json
 from cardiac_ct_fm.geometry import Grid
@@ -20,8 +22,11 @@ from cardiac_ct_fm.label_io import save_label_map
 from cardiac_ct_fm.landmark_io import Landmark, write_landmarks, write_mitk, write_slicer
 from cardiac_ct_fm.volume_io import Volume
 
-SLAB = 8
-"""Slices that are rendered at once; a slab of 512×512×8 needs about 0.6 GB."""
+SLAB, FADE = 12, 4
+"""Slices by which the rendered slab moves on, and over which one slab fades into the next; 512×512×16 need about
+1.2 GB. Multiples of 4, the blocks in which a slab is rendered (``raster.CELL``)."""
+NOISE = 18
+"""Sets a scan's generator apart from that of its patient's surroundings (:func:`cohort.case.case_of`)."""
 
 SPACING_RANGE_MM: tuple[float, float] = (0.3, 4.0)
 REACH_Z_MM: tuple[float, float] = (-100.0, 130.0)
@@ -47,7 +52,7 @@ def render_scan(
         case: the patient.
         spacing_mm: isotropic voxel size.
         size: pixels per row and column; as many as cover 205 mm (512 × 0.4 mm) when None.
-        progress: called with (slices done, slices in all).
+        progress: called with (slices done, slices in all); each counts once in the body and once in the scanner.
 
     Returns:
         The scan; world coordinates are body mm, so the patient's landmarks fit as they are.
@@ -63,23 +68,49 @@ def render_scan(
         raise ConfigError(f"size is {pixels} pixels; choose 16…1024.")
     bottom = max(REACH_Z_MM[0], case.scanner.z_range[0])
     top = min(REACH_Z_MM[1], case.scanner.z_range[1])
-    slices = max(SLAB, int((top - bottom) / spacing_mm) // SLAB * SLAB)
+    slices = max(8, int((top - bottom) / spacing_mm) // 8 * 8)  # whole blocks, see LOUD_CELL
     shape = (pixels, pixels, slices)
     grid = Grid.centred((0.0, 0.0, bottom + slices * spacing_mm / 2), spacing_mm, shape)
-    hu = np.zeros(shape, np.int16, order="F")
-    labels = {head: np.zeros(shape, np.uint8, order="F") for head in LABEL_HEADS}
-    for first in range(0, slices, SLAB):
-        block = grid.block((0, 0, first), (pixels, pixels, SLAB))
-        centre = torch.from_numpy(np.asarray(block.centre_ras)).float()
-        image, look = case.look(centre, spacing_mm, block.shape, noise_seed=case.heart.patient.seed % 2**20 + first)
-        part = (slice(None), slice(None), slice(first, first + SLAB))
-        hu[part] = image.round().to(torch.int16).cpu().numpy()
-        for head in LABEL_HEADS:
-            labels[head][part] = getattr(look, head).cpu().numpy()
-        if progress is not None:
-            progress(first + SLAB, slices)
+    done = progress or (lambda i, n: None)
+    ideal, labels = _body(case, grid, lambda i: done(i, 2 * slices))
+    x, y, z = (float(v) for v in grid.centre_ras)
+    rng = torch.Generator().manual_seed(case.heart.patient.seed * 7919 + NOISE)
+    hu = acquire_scan(ideal, spacing_mm, case.scanner, rng, (x, y, z), lambda i: done(slices + i, 2 * slices))
     facts = {"format": "digital", "patient_position": "HFS"}
     return Scan(Volume(hu, grid.affine, f"digital-{case.heart.patient.seed}", facts), labels)
+
+
+def _body(
+    case: Case, grid: Grid, progress: Callable[[int], None]
+) -> tuple[npt.NDArray[np.int16], dict[str, npt.NDArray[np.uint8]]]:
+    """The patient before the scanner: HU (X, Y, Z) within −1024…3500, and label maps.
+
+    Slabs overlap and fade into each other. Parts of the body are interpolated from coarser points whose place
+    depends on the slab, so thin walls and vessels would jump from one slab to the next otherwise.
+    """
+    nx, ny, slices = grid.shape
+    ideal = np.zeros(grid.shape, np.int16, order="F")
+    labels = {head: np.zeros(grid.shape, np.uint8, order="F") for head in LABEL_HEADS}
+    rise = (torch.arange(FADE, device=case.heart.offsets.device) + 0.5) / FADE
+    spacing, corner = float(grid.spacing[0]), torch.from_numpy(grid.world(np.zeros(3))).float()
+    before = None
+    for first in range(-FADE, slices, SLAB):
+        centre = corner + spacing * 0.5 * torch.tensor([nx - 1, ny - 1, 2 * first + SLAB + FADE - 1])
+        look = case.ideal(centre, spacing, (nx, ny, SLAB + FADE))
+        place = (float(centre[0]), float(centre[1]), float(centre[2]))
+        look = look.within(field_of_view(torch.ones_like(look.hu), spacing, case.scanner, place) > 0)
+        hu = look.hu.clamp(-1024, 3500)
+        if before is not None:
+            hu[..., :FADE] = torch.lerp(before, hu[..., :FADE], rise)
+        before = hu[..., SLAB:]
+        low, high = max(0, first), min(slices, first + SLAB)
+        ideal[..., low:high] = hu[..., low - first : high - first].round().to(torch.int16).cpu().numpy()
+        # a label cannot fade: it comes from the slab that weighs more
+        low, high = max(0, first + FADE // 2), min(slices, first + FADE // 2 + SLAB)
+        for head in LABEL_HEADS:
+            labels[head][..., low:high] = getattr(look, head)[..., low - first : high - first].cpu().numpy()
+        progress(high)
+    return ideal, labels
 
 
 def write_cases(
@@ -137,7 +168,7 @@ def write_cases(
         listing,
         {
             "name": f"digital site {number} ({here.name})",
-            "description": "Digital patients of cardiac-ct-fm; no real person.",
+            "description": "Digital patients of cardiac-ct-fm: no image of anybody, shapes of two real hearts.",
             "labels": {head: ["background", *HEADS[head].classes] for head in HEADS},
             "numTraining": count - test,
             "numTest": test,

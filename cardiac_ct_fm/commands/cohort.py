@@ -22,7 +22,9 @@ def cohort(
         int | None, typer.Option(metavar="PIXELS", help="Pixels per row and column; 205 mm when left out.")
     ] = None,
 ) -> int:
-    """Write digital TAVI patients: CT, label maps, landmarks, and a MONAI data list. No real person is in them.
+    """Write digital TAVI patients: CT, label maps, landmarks, and a MONAI data list.
+
+    They hold no image of anybody; their hearts are bent from the shapes of two real ones (NOTICE).
 
     The same site and index give the same patient everywhere.
 
