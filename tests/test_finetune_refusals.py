@@ -122,6 +122,8 @@ def bad_input(case: str, labelled: Path, tmp_path: Path, trunk_folder: Path) -> 
         more, says = {"validation": [{**rows(labelled)[0], "image": "p2/ct.nii.gz"}]}, "has patient p0 in training and"
     elif case == "head that exists":
         head, says = "heart", "has a head 'heart' already; choose another name"
+    elif case == "class that another head has":
+        extra, says = ["--classes", "Apex,LV"], "'heart' and 'ventricle' both have a class 'LV'"
     elif case == "head with a bad name":
         head, says = "my head", "must be a Python identifier"
     elif case == "look that is unknown":
@@ -138,7 +140,8 @@ def bad_input(case: str, labelled: Path, tmp_path: Path, trunk_folder: Path) -> 
         (tmp_path / "far.json").write_text(json.dumps(points))
         entries = rows(labelled, label=str(tmp_path / "far.json"))
         head, extra = "hinges", ["--kind", "landmarks", "--classes", "RCC,LCC,NCC"]
-        says = "lies outside of the scan"
+        model, says = tmp_path / "bare", "lies outside of the scan"
+        ccf.create_model(trunk().config, heads=["heart"]).save_pretrained(model)
     elif case == "pickle as weights":
         model = tmp_path / "pickled"
         trunk().save_pretrained(model)
@@ -156,8 +159,8 @@ def bad_input(case: str, labelled: Path, tmp_path: Path, trunk_folder: Path) -> 
     [
         "image without label", "label values outside the classes", "label on another grid", "label that is no image",
         "empty list", "no list", "patient on both sides", "head that exists", "head with a bad name",
-        "look that is unknown", "look that finds the heart", "patch that does not fit", "points outside of the scan",
-        "pickle as weights",
+        "class that another head has", "look that is unknown", "look that finds the heart", "patch that does not fit",
+        "points outside of the scan", "pickle as weights",
     ],
 )  # fmt: skip
 def test_bad_input_is_one_clear_line_and_nothing_is_written(
@@ -177,12 +180,11 @@ def test_a_bad_folder_is_noticed_before_the_list_is_read_and_the_model_loaded(tm
 
 
 def test_a_head_for_another_trunk_is_refused_in_one_line(
-    trained: tuple[FinetuneResult, Path], data_list: Path, tmp_path: Path, labelled: Path
+    trained: tuple[FinetuneResult, Path], finder: Path, tmp_path: Path, labelled: Path
 ) -> None:
     result, _ = trained
-    trunk(seed=1).save_pretrained(tmp_path / "other")
-    scan, other, out = labelled / "p0" / "ct.nii.gz", tmp_path / "other", tmp_path / "out"
-    answer = run("predict", scan, "-o", out, "-m", other, "--head-file", result.path)
+    scan, out = labelled / "p0" / "ct.nii.gz", tmp_path / "out"
+    answer = run("predict", scan, "-o", out, "-m", finder, "--head-file", result.path)
     assert answer.code == 1
     assert "was trained on the trunk of small with sha256" in answer.line
     assert not (tmp_path / "out").exists()
