@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from hub_client import logits_digest
-from small_models import small_model
+from small_models import small_config, small_model
 
 import cardiac_ct_fm as ccf
+from cardiac_ct_fm.config import LookConfig
 
 ROOT = Path(__file__).parent.parent
 ENTRIES = [
@@ -58,7 +59,10 @@ def reply(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for file in ("hubconf.py", "pyproject.toml"):
         shutil.copy(ROOT / file, downloaded)
     weights = downloaded / "weights"
-    ccf.export_pretrained(small_model(), weights, tag="first")
+    locate = LookConfig("locate", 4.0, 32, ("heart",))
+    root = LookConfig("root", 1.0, 32, ("heart", "hps"))
+    config = small_config().replace(looks=(locate, *small_config().looks, root))  # what a predictor needs
+    ccf.export_pretrained(ccf.create_model(config, seed=0).eval(), weights, tag="first")
     ccf.export_pretrained(small_model(name="cardiac_swin_small"), weights, tag="second", default=True)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
