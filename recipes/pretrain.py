@@ -79,9 +79,12 @@ def main(arguments: Sequence[str]) -> None:
     )
     cohort = parser.add_mutually_exclusive_group()
     cohort.add_argument("--without", choices=list(WITHOUT), help="leave a part of the cohort out, for an ablation")
-    cohort.add_argument("--turned-roots", action="store_true", help="turn half of the aortic roots beyond anatomy")
+    cohort.add_argument("--turned-roots", action="store_true", help="make half of the aortic roots unlike published anatomy")
     parser.add_argument(
         "--sinuses", action="store_true", help="teach a head beside the others which cusp's sinus a voxel lies in"
+    )
+    parser.add_argument(
+        "--centre-weight", type=float, default=0.0, help="what a landmark's distance counts beside its sphere's overlap"
     )
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--skip", type=int, default=0, help="patients to skip when a new schedule starts")
@@ -143,7 +146,7 @@ def train(args: argparse.Namespace, arguments: Sequence[str]) -> None:
             targets = {k: v.to(device) for k, v in example.items()}
             with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
                 logits = model(image, heads=list(targets))
-            loss, parts = partial_label_loss(logits, targets)
+            loss, parts = partial_label_loss(logits, targets, centre_weight=args.centre_weight)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
             optimiser.step()

@@ -1,7 +1,8 @@
-"""The digital cohort with roots turned beyond what is published, so that a network has to look at the leaflets.
+"""The digital cohort with roots unlike any that is published, so that a network has to look at the leaflets.
 
-In published anatomy the cusps turn little against the chambers (SD 13–15°) and the ostia little against the cusps, so a
-network may read the hinge points off the chambers and the ostia. Here every other patient breaks both ties.
+In published anatomy the cusps turn little against the chambers (SD 13–15°), the ostia little against the cusps, and the
+three hinge points lie within a millimetre of one height, so a network may read them off the chambers and the outflow
+tract. Here every other patient breaks these ties.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 
 import numpy as np
 
+from cardiac_ct_fm.anatomy import HINGE_POINTS
 from cardiac_ct_fm.cohort.case import Case, case_of
 from cardiac_ct_fm.cohort.patient import draw_patient
 
@@ -19,22 +21,51 @@ TURN_DEG = 45.0
 OSTIUM_DEG = 15.0
 """SD by which the ostia of the same patients lie off their sinus' middle, beside what the cohort draws."""
 
+CUSP_DEG, CUSP_LIMIT_DEG = 7.0, 15.0
+"""SD, and the most, by which each cusp of theirs turns on its own; the cohort draws 4° (``cohort/patient.py``)."""
+
+HINGE_MM, HINGE_LIMIT_MM = 2.5, 5.0
+"""SD, and the most, by which each of their hinge points lies higher or lower; the cohort draws 1 mm. Trained without
+this, hinge points followed true heights by 0.14 mm per mm (``recipes.benchmarks.root_look``)."""
+
 
 def turned_roots(seed: int) -> Case:
-    """The patient of ``seed`` at strength 1; with an even chance his root is turned, evenly within the range above."""
+    """The patient of ``seed`` at strength 1; with an even chance his root is made unusual within the ranges above."""
     rng = np.random.default_rng([seed, 1])
     if rng.random() < 0.5:
         return turned(seed, 0.0, {})
     turn = float(rng.uniform(-TURN_DEG, TURN_DEG))
-    return turned(seed, turn, {name: float(np.clip(rng.normal(0, OSTIUM_DEG), -30, 30)) for name in ("RCA", "LCA")})
+    ostia = {name: float(np.clip(rng.normal(0, OSTIUM_DEG), -30, 30)) for name in ("RCA", "LCA")}
+    cusps = _spread(rng, CUSP_DEG, CUSP_LIMIT_DEG)
+    return turned(seed, turn, ostia, cusps, _spread(rng, HINGE_MM, HINGE_LIMIT_MM))
 
 
-def turned(seed: int, degrees: float, ostia: dict[str, float]) -> Case:
-    """The patient of ``seed`` at strength 1, his cusps, septum and ostia turned, and ``ostia`` by that much more."""
+def _spread(rng: np.random.Generator, sd: float, limit: float) -> dict[str, float]:
+    return {name: float(np.clip(rng.normal(0, sd), -limit, limit)) for name in HINGE_POINTS}
+
+
+def turned(
+    seed: int,
+    degrees: float,
+    ostia: dict[str, float],
+    cusps: dict[str, float] | None = None,
+    hinges: dict[str, float] | None = None,
+) -> Case:
+    """The patient of ``seed`` at strength 1 with another root.
+
+    Args:
+        seed: of the patient.
+        degrees: by which cusps, septum and ostia turn together.
+        ostia: by which each ostium turns more, degrees.
+        cusps: by which each cusp turns more, degrees.
+        hinges: by which each hinge point lies higher, mm.
+    """
     patient = draw_patient(seed)
+    own, lift = cusps or {}, hinges or {}
     root = dataclasses.replace(
         patient.root,
-        cusp_deg={name: angle + degrees for name, angle in patient.root.cusp_deg.items()},
+        cusp_deg={name: angle + degrees + own.get(name, 0.0) for name, angle in patient.root.cusp_deg.items()},
+        hinge_z_mm={name: height + lift.get(name, 0.0) for name, height in patient.root.hinge_z_mm.items()},
         septum_deg=patient.root.septum_deg + degrees,
         ostium_deg={name: angle + degrees + ostia.get(name, 0.0) for name, angle in patient.root.ostium_deg.items()},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,7 +15,7 @@ from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS
 from cardiac_ct_fm.cohort.case import Case
 from cardiac_ct_fm.cohort.render import Look
 from recipes import pretrain
-from recipes.sinus_labels import HEAD, HIGH_MM, LOW_MM, sinus_labels
+from recipes.sinus_labels import HEAD, HIGH_MM, sinus_labels
 from recipes.turned_roots import turned
 
 SPACING, EDGE = 2.0, 28
@@ -37,15 +38,29 @@ def test_each_sinus_lies_on_the_side_of_its_hinge_point(degrees: float) -> None:
         assert int((hinges / hinges.norm(dim=1, keepdim=True) @ middle).argmax()) == number
 
 
-def test_the_sinuses_are_blood_above_the_annulus() -> None:
-    points, labels, hinges, look = labelled(turned(5, 0.0, {}))
-    normal = torch.linalg.cross(hinges[1] - hinges[0], hinges[2] - hinges[0])
-    height = points @ (normal / normal.norm())
+def test_the_sinuses_are_blood() -> None:
+    _, labels, _, look = labelled(turned(5, 0.0, {}))
     inside = labels > 0
-    height = height * torch.sign(height[inside].mean())
-    assert height[inside].min() >= LOW_MM - 1e-3
-    assert height[inside].max() <= HIGH_MM + 1e-3
     assert set(look.heart.reshape(-1)[inside].tolist()) <= {HEART_LABELS["Aorta"], HEART_LABELS["LV"]}
+
+
+def test_each_sinus_ends_below_at_its_own_hinge_point_however_high_that_is() -> None:
+    """Lifted by 4 mm, a hinge point takes the floor of its sinus with it, and no other's."""
+    floors = []
+    for lift in (0.0, 4.0):
+        case = turned(5, 0.0, {}, hinges={"LCC": lift})
+        centre = torch.stack([case.heart.landmarks[name] for name in HINGE_POINTS]).mean(0)
+        look = case.look(centre, 1.0, (48,) * 3)[1]
+        label = sinus_labels(case, centre, 1.0, look).reshape(-1)
+        local = case.heart.local(case.heart.warp.to_template(case.grid(centre, 1.0, (48,) * 3)).reshape(-1, 3))
+        height = local[:, 2] / case.heart.shape.scale
+        floors.append([float(height[label == number + 1].min()) for number in range(3)])
+        hinges = [case.heart.patient.root.hinge_z_mm[name] for name in HINGE_POINTS]
+        assert np.allclose(floors[-1], hinges, atol=1.0)
+        assert height[label > 0].max() <= HIGH_MM + 0.1  # the label interpolates between every second point
+    risen = np.subtract(*floors[::-1])
+    assert abs(risen[HINGE_POINTS.index("LCC")] - 4.0) < 1.0
+    assert np.abs(np.delete(risen, HINGE_POINTS.index("LCC"))).max() < 0.5
 
 
 def test_the_head_is_trained_and_not_published(tmp_path: Path) -> None:

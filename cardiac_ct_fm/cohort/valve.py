@@ -18,6 +18,22 @@ def leaflet_surface(shape: RootShape, azimuth: Tensor, relative: Tensor) -> Tens
     return centre * (1 - weight) + shape.along(shape.attachment, azimuth) * weight
 
 
+def above_leaflets(shape: RootShape, local: Tensor) -> Tensor:
+    """Which root-frame points (N, 3) within the lumen lie on the leaflets' aortic side, as in the sinuses; boolean."""
+    azimuth, radius, height = shape.polar(local)
+    relative = radius / shape.lumen_radius(azimuth, height).clamp_min(1.0)
+    if shape.root.opening > 0:
+        return (height > shape.along(shape.attachment, azimuth)) & (relative > _opened(shape, azimuth, height))
+    return height > leaflet_surface(shape, azimuth, relative)
+
+
+def _opened(shape: RootShape, azimuth: Tensor, height: Tensor) -> Tensor:
+    """Relative radius at which open leaflets stand, 1 where they are attached."""
+    top = max(shape.root.commissure_z_mm) * shape.scale
+    rise = (height - shape.along(shape.attachment, azimuth)) / (0.35 * top)
+    return 1 - (1 - shape.root.opening * 0.9) * rise.clamp(0, 1)
+
+
 def leaflets(shape: RootShape, local: Tensor) -> Tensor:
     """Signed distance (template mm, positive inside) of root-frame points (N, 3) to the leaflets' tissue."""
     root, scale = shape.root, shape.scale
@@ -29,8 +45,7 @@ def leaflets(shape: RootShape, local: Tensor) -> Tensor:
     top = max(root.commissure_z_mm) * scale
     if root.opening > 0:
         attachment = shape.along(shape.attachment, azimuth)
-        place = 1 - (1 - root.opening * 0.9) * ((height - attachment) / (0.35 * top)).clamp(0, 1)
-        sheet = half - (relative - place).abs() * wall
+        sheet = half - (relative - _opened(shape, azimuth, height)).abs() * wall
         inside = torch.minimum(height - attachment, top - 1.0 - height)
         return torch.minimum(sheet, inside)
     surface = leaflet_surface(shape, azimuth, relative)
