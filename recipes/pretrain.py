@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     cohort = parser.add_mutually_exclusive_group()
     cohort.add_argument("--without", choices=list(WITHOUT), help="leave a part of the cohort out, for an ablation")
-    cohort.add_argument("--turned-roots", action="store_true", help="make half of the aortic roots unlike published anatomy")
+    cohort.add_argument("--turned-roots", action="store_true", help="make half of the roots unlike published ones")
     parser.add_argument(
         "--sinuses", action="store_true", help="teach a head beside the others which cusp's sinus a voxel lies in"
     )
