@@ -26,8 +26,10 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
 from cardiac_ct_fm.anatomy import HINGE_POINTS
+from cardiac_ct_fm.cpu_layers import channels_last
 from cardiac_ct_fm.files import atomic_write
 from cardiac_ct_fm.model import create_model, from_pretrained
+from cardiac_ct_fm.process import keep_freed_memory
 from cardiac_ct_fm.runtime import fast_bf16
 from cardiac_ct_fm.tensor_files import read_metadata, read_tensors
 from cardiac_ct_fm.training.denormals import denormals_as_zero
@@ -142,7 +144,7 @@ def train(args: argparse.Namespace, arguments: Sequence[str]) -> None:
             lr = args.lr * min(1.0, (step + 1) / args.warmup) * (0.5 + 0.5 * math.cos(math.pi * step / args.steps))
             for group in optimiser.param_groups:
                 group["lr"] = lr
-            image = example.pop("image").to(device).contiguous(memory_format=torch.channels_last_3d)
+            image = channels_last(example.pop("image").to(device))
             targets = {k: v.to(device) for k, v in example.items()}
             with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
                 logits = model(image, heads=list(targets))
@@ -223,4 +225,5 @@ def resume(out: Path, model: torch.nn.Module, average: torch.nn.Module, optimise
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main(sys.argv[1:])
