@@ -140,7 +140,10 @@ class InstanceNorm(nn.InstanceNorm3d):
         """(B, C, X, Y, Z), each channel to mean 0 and variance 1; where nothing is learned, in place on a CPU."""
         if _learns_in_bfloat16(input):
             # Of one sample it is a batch norm, which keeps the layout; torch's instance norm does not.
-            normal = [F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps) for x in input.split(1)]
+            normal = [
+                F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+                for x in input.chunk(len(input))
+            ]
             return normal[0] if len(normal) == 1 else torch.cat(normal)
         if not has_fast_layout(input):
             return super().forward(input)
