@@ -25,8 +25,8 @@ CUSP_DEG, CUSP_LIMIT_DEG = 7.0, 15.0
 """SD, and the most, by which each cusp of theirs turns on its own; the cohort draws 4° (``cohort/patient.py``)."""
 
 HINGE_MM, HINGE_LIMIT_MM = 2.5, 5.0
-"""SD, and the most, by which each of their hinge points lies higher or lower; the cohort draws 1 mm. Trained without
-this, hinge points followed true heights by 0.14 mm per mm (``recipes.benchmarks.root_look``)."""
+"""SD, and the most, by which each of their hinge points lies higher or lower; the cohort draws 1 mm. Weights that were
+trained without this placed the annulus, and hardly the single hinge point (docs/weights.md)."""
 
 
 def turned_roots(seed: int) -> Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from small_models import small_model
 from torch import Tensor
 
 from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS
-from cardiac_ct_fm.cohort.case import Case
+from cardiac_ct_fm.cohort.case import Case, case_of
 from cardiac_ct_fm.cohort.render import Look
 from recipes import pretrain
 from recipes.sinus_labels import HEAD, HIGH_MM, sinus_labels
@@ -79,3 +80,21 @@ def test_the_head_is_trained_and_not_published(tmp_path: Path) -> None:
     start = pretrain.start_weights(str(tmp_path / "average.safetensors"), dict(fresh.state_dict()))
     assert torch.equal(start[f"heads.{HEAD}.weight"], fresh.heads[HEAD].weight)
     assert torch.equal(start["heads.hps.weight"], model.heads["hps"].weight)
+
+
+def test_beside_open_leaflets_a_sinus_is_what_lies_between_them_and_the_wall() -> None:
+    """On the root's axis, 10 mm up, blood lies above closed leaflets, and between open ones."""
+    shares = []
+    for opening in (0.0, 0.8):
+        case = turned(5, 0.0, {})
+        root = dataclasses.replace(case.heart.patient.root, opening=opening)
+        case = case_of(dataclasses.replace(case.heart.patient, root=root), 5)
+        centre = torch.stack([case.heart.landmarks[name] for name in HINGE_POINTS]).mean(0)
+        look = case.look(centre, 1.0, (48,) * 3)[1]
+        label = sinus_labels(case, centre, 1.0, look).reshape(-1)
+        points = case.grid(centre, 1.0, (48,) * 3)
+        _, radius, height = case.heart.shape.polar(case.heart.local(case.heart.warp.to_template(points)).reshape(-1, 3))
+        inner = ((height / case.heart.shape.scale - 12).abs() < 2) & (radius < 4)
+        shares.append(float((label[inner] > 0).float().mean()))
+        assert set(label.unique().tolist()) == {0, 1, 2, 3}
+    assert shares == [1.0, 0.0]

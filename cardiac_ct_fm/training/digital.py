@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from cardiac_ct_fm.anatomy import HEADS
-from cardiac_ct_fm.cohort.case import draw_case
+from cardiac_ct_fm.cohort.case import Case, draw_case
 from cardiac_ct_fm.cohort.sites import SITE_SEEDS, draw_site_case
 from cardiac_ct_fm.cohort.sites import site as find_site
 from cardiac_ct_fm.errors import ConfigError, DataError
 from cardiac_ct_fm.files import atomic_write
-from cardiac_ct_fm.geometry import Grid
+from cardiac_ct_fm.geometry import FloatArray, Grid
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.training.scans import LabelledScan, ScanSource
 from cardiac_ct_fm.volume_io import Volume
@@ -114,7 +114,7 @@ def digital_source(
                 f"Patient {seed} of site {number} is not held out: seeds {held_out_seeds(number).start} to "
                 f"{held_out_seeds(number).stop - 1} are; others may have been trained on."
             )
-    by_key = {_key(number, seed): (number, seed) for number, seed in pairs}
+    by_key = {patient_key(number, seed): (number, seed) for number, seed in pairs}
     facts: dict[str, Any] = {"strength": strength, "spacing_mm": spacing_mm, "shape": list(shape)}
 
     tag = "default" if strength is None else f"{strength:g}"
@@ -154,9 +154,32 @@ def digital_scan(
     Raises:
         ConfigError: no such site, or a parameter out of range.
     """
-    dial = {} if strength is None else {"strength": strength}
-    case = draw_site_case(site, seed, device=device, **dial) if site else draw_case(seed, None, device=device, **dial)
+    case = held_out_case(seed, site, strength=strength, device=device)
     centre = np.random.default_rng([seed, 17]).uniform(-SCAN_SHIFT_MM, SCAN_SHIFT_MM, 3)
+    return labelled_scan(case, seed, site, centre, spacing_mm, shape)
+
+
+def held_out_case(
+    seed: int, site: int = 0, *, strength: float | None = None, device: torch.device | str = "cpu"
+) -> Case:
+    """The patient; arguments and errors as in :func:`digital_scan`."""
+    dial = {} if strength is None else {"strength": strength}
+    return draw_site_case(site, seed, device=device, **dial) if site else draw_case(seed, None, device=device, **dial)
+
+
+def labelled_scan(
+    case: Case, seed: int, site: int, centre: FloatArray, spacing_mm: float, shape: tuple[int, int, int]
+) -> LabelledScan:
+    """What the scanner sees of a patient on one grid, with its references.
+
+    Args:
+        case: the patient.
+        seed: of the patient and the scanner's noise.
+        site: 1…8, or 0.
+        centre: middle of the grid, body mm (3,).
+        spacing_mm: isotropic voxel size.
+        shape: of the grid.
+    """
     hu, look = case.look(torch.from_numpy(centre).float(), spacing_mm, shape, noise_seed=seed)
     grid = Grid.centred(centre, spacing_mm, shape)
     data = hu.round().clamp(-32768, 32767).to(torch.int16).cpu().numpy()
@@ -164,7 +187,7 @@ def digital_scan(
         name: _point(name, point.double().cpu().numpy(), bool(case.shows(point)), grid)
         for name, point in case.heart.landmarks.items()
     }
-    key = _key(site, seed)
+    key = patient_key(site, seed)
     patient = case.heart.patient
     return LabelledScan(
         Volume(data, grid.affine, key, dict(_SCAN_FACTS)),
@@ -178,7 +201,8 @@ def digital_scan(
     )
 
 
-def _key(site: int, seed: int) -> str:
+def patient_key(site: int, seed: int) -> str:
+    """Name of a held-out patient: ``digital-7``, or ``site3-350007``."""
     return f"site{site}-{seed}" if site else f"digital-{seed}"
 
 

@@ -45,7 +45,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: str | Path | CardiacCTModel,
+    model: str | Path | CardiacCTModel | Predictor,
     data: ScanSource,
     out: str | Path | None = None,
     *,
@@ -59,7 +59,7 @@ def evaluate(
     A scan that the predictor refuses (no heart found) counts as missed in everything that was asked of it.
 
     Args:
-        model: a name, a folder, a Hub repository or a loaded model.
+        model: a name, a folder, a Hub repository, a loaded model, or a predictor (then ``device`` is its own).
         data: the scans.
         out: folder for ``scores.csv``, ``summary.json``, ``boxes.png`` and ``cases/``; a stopped run in it goes on.
         heads: heads to measure; all of the model's that have a reference when None.
@@ -76,7 +76,7 @@ def evaluate(
         check_folder(out)
     if not data.keys:
         raise UsageError(f"{data.name} holds no scans to evaluate on; name at least one.")
-    predictor = Predictor(model, device)
+    predictor = model if isinstance(model, Predictor) else Predictor(model, device)
     chosen = list(heads) if heads is not None else [h.name for h in predictor.model.config.heads]
     for head in chosen:
         predictor.model.config.head(head)

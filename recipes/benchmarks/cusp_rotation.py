@@ -1,10 +1,11 @@
-"""Does the network look at the leaflets? How far its hinge points follow cusps that are turned beyond anatomy.
+"""Does the network look at the leaflets? How far its hinge points follow cusps that are turned or lifted.
 
     python -m recipes.benchmarks.cusp_rotation --model cardiac_swin_tiny --n 8
 
-Each digital patient is rendered as he is, and with cusps, septum and ostia turned about the root's axis; only the root
-look is predicted, aimed at the true root. A network that reads the leaflets follows by 1.0 degree per degree, one that
-knows only the usual orientation by 0.
+Each digital patient is rendered as he is, with cusps, septum and ostia turned about the root's axis beyond anatomy, and
+with one hinge point after another higher and lower; only the root look is predicted, aimed at the true root. A network
+that reads the leaflets follows by 1.0 degree per degree and 1.0 mm per mm, one that knows only the usual orientation
+and one plane by 0 degrees, and a lift by a third of it or less.
 """
 
 from __future__ import annotations
@@ -56,12 +57,25 @@ def turn_error_deg(case: Case, predicted: np.ndarray[Any, np.dtype[np.float64]])
     )
 
 
+def lift_follow(model: CardiacCTModel, seed: int, lift_mm: float) -> list[float]:
+    """How far each predicted hinge point follows its true one, mm per mm, when that alone is lifted and lowered."""
+    follow = []
+    for name in HINGE_POINTS:
+        high, low = (turned(seed, 0.0, {}, hinges={name: mm}) for mm in (lift_mm, -lift_mm))
+        true = (high.heart.landmarks[name] - low.heart.landmarks[name]).double().numpy()
+        place = HINGE_POINTS.index(name)
+        moved = hinge_points(model, high)[place] - hinge_points(model, low)[place]
+        follow.append(float(moved @ true / (true @ true)))
+    return follow
+
+
 def main() -> None:
     """Measure and print; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", nargs="+", required=True)
     parser.add_argument("--n", type=int, default=8, help="held-out patients, from seed 0 on")
     parser.add_argument("--turns", type=float, nargs="+", default=(-30.0, 0.0, 30.0), help="degrees")
+    parser.add_argument("--lift", type=float, default=2.0, help="mm, up and down; 0 leaves this out")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -78,10 +92,13 @@ def main() -> None:
         table = np.array(rows)
         own = np.array([table[(table[:, 0] == s) & (table[:, 1] == 0.0), 2].mean() for s in table[:, 0]])
         follow = 1 + np.polyfit(table[:, 1], table[:, 2] - own, 1)[0]
+        lifted = [lift_follow(model, seed, args.lift) for seed in range(args.n)] if args.lift else []
         if args.json:
-            print(json.dumps({"model": name, "follow": follow, "rows": rows}))
+            print(json.dumps({"model": name, "follow": follow, "rows": rows, "lift_follow": lifted}))
             continue
         print(f"{name}: follows by {follow:.2f} deg/deg over {args.n} patients")
+        if lifted:
+            print(f"  lifted by ±{args.lift:g} mm: follows by {np.median(lifted):.2f} mm/mm (median of {3 * args.n})")
         for turn in args.turns:
             of = table[table[:, 1] == turn]
             angle = f"{of[:, 2].mean():+.1f} ± {of[:, 2].std():.1f} deg"
