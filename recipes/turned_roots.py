@@ -15,6 +15,9 @@ from cardiac_ct_fm.anatomy import HINGE_POINTS
 from cardiac_ct_fm.cohort.case import Case, case_of
 from cardiac_ct_fm.cohort.patient import draw_patient
 
+SINUS_OF = {"RCA": "RCC", "LCA": "LCC"}
+"""The cusp in whose sinus an ostium lies."""
+
 TURN_DEG = 45.0
 """The cusps, the septum and the ostia of every other patient turn together by up to this much more, either way."""
 
@@ -57,16 +60,21 @@ def turned(
         seed: of the patient.
         degrees: by which cusps, septum and ostia turn together.
         ostia: by which each ostium turns more, degrees.
-        cusps: by which each cusp turns more, degrees.
-        hinges: by which each hinge point lies higher, mm.
+        cusps: by which each cusp turns more, degrees; its ostium goes with it, the septum with the commissure.
+        hinges: by which each hinge point lies higher, mm; its ostium rises with it, and never comes below the leaflet.
     """
     patient = draw_patient(seed)
-    own, lift = cusps or {}, hinges or {}
+    own = {name: (cusps or {}).get(name, 0.0) for name in HINGE_POINTS}
+    lift = {name: (hinges or {}).get(name, 0.0) for name in HINGE_POINTS}
+    turn = {name: degrees + own[cusp] + ostia.get(name, 0.0) for name, cusp in SINUS_OF.items()}
+    up = {name: max(0.0, lift[cusp]) for name, cusp in SINUS_OF.items()}
+    drawn = patient.root
     root = dataclasses.replace(
-        patient.root,
-        cusp_deg={name: angle + degrees + own.get(name, 0.0) for name, angle in patient.root.cusp_deg.items()},
-        hinge_z_mm={name: height + lift.get(name, 0.0) for name, height in patient.root.hinge_z_mm.items()},
-        septum_deg=patient.root.septum_deg + degrees,
-        ostium_deg={name: angle + degrees + ostia.get(name, 0.0) for name, angle in patient.root.ostium_deg.items()},
+        drawn,
+        cusp_deg={name: angle + degrees + own[name] for name, angle in drawn.cusp_deg.items()},
+        hinge_z_mm={name: height + lift[name] for name, height in drawn.hinge_z_mm.items()},
+        septum_deg=drawn.septum_deg + degrees + (own["RCC"] + own["NCC"]) / 2,
+        ostium_deg={name: angle + turn[name] for name, angle in drawn.ostium_deg.items()},
+        ostium_height_mm={name: height + up[name] for name, height in drawn.ostium_height_mm.items()},
     )
     return case_of(dataclasses.replace(patient, root=root), seed)

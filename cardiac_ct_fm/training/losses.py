@@ -47,14 +47,19 @@ A sphere of 4 mm fills 0.1 % of a 64³ look at 1 mm. With weight 1 the spheres w
 
 
 CENTRE_VOXELS = 4.0
-"""A centre that is this far off costs as much as a sphere that is missed: the radius of spheres in a look at 1 mm."""
+"""The unit of distances in :func:`centre_loss`: the radius of a landmark's sphere in a look at 1 mm."""
+
+NEAR_VOXELS = 8.0
+"""How far around a labelled sphere :func:`centre_loss` looks: the haze of a whole look would outweigh the sphere, and
+one point that is missed all others."""
 
 
 def centre_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """How far the middle of each predicted sphere lies from the middle of the labelled one.
+    """How far the middle of each predicted sphere lies from the middle of the labelled one, near the latter.
 
-    The overlap of two spheres hardly changes where they nearly meet; this term does. A predicted middle is the mean
-    over the look of voxels weighted with the square of their probability, so that a faint haze weighs nothing.
+    The overlap of two spheres hardly changes where they nearly meet; this term does. A predicted middle is the mean of
+    the voxels within :data:`NEAR_VOXELS`, weighted with the square of their probability; where hardly any probability
+    is, the distance counts less, down to nothing, and the overlap alone has to bring the sphere.
 
     Args:
         logits: (B, C, X, Y, Z), background first.
@@ -63,23 +68,23 @@ def centre_loss(logits: Tensor, target: Tensor) -> Tensor:
     Returns:
         Scalar: mean distance in units of :data:`CENTRE_VOXELS` over the spheres that are there, 0 where there are none.
     """
-    weight = logits.float().softmax(1)[:, 1:].square()
-    truth = F.one_hot(target.long(), logits.shape[1]).movedim(-1, 1)[:, 1:].to(weight.dtype)
-    away = (_middles(weight) - _middles(truth)).square().sum(-1)
-    there = truth.sum((2, 3, 4)) > 0
-    if not there.any():
-        return weight.new_zeros(())
-    return (away[there] + 1e-4).sqrt().mean() / CENTRE_VOXELS
-
-
-def _middles(weight: Tensor) -> Tensor:
-    """Weighted mean positions (B, C, 3) in voxels of maps (B, C, X, Y, Z)."""
-    total = weight.sum((2, 3, 4)).clamp_min(1e-6)
-    middles = []
-    for axis in (2, 3, 4):
-        along = weight.sum([other for other in (2, 3, 4) if other != axis])
-        middles.append((along * torch.arange(weight.shape[axis], device=weight.device)).sum(-1) / total)
-    return torch.stack(middles, -1)
+    probability = logits.float().softmax(1)
+    axes = [torch.arange(edge, device=target.device, dtype=torch.float32) for edge in target.shape[1:]]
+    away = []
+    for sample, labels in zip(probability, target, strict=True):
+        for number in labels.unique().tolist():
+            if number == 0:
+                continue
+            middle = (labels == number).nonzero().float().mean(0)
+            near = [(axis - m).abs() <= NEAR_VOXELS for axis, m in zip(axes, middle, strict=True)]
+            offsets = torch.stack(
+                torch.meshgrid(*(a[n] - m for a, n, m in zip(axes, near, middle, strict=True)), indexing="ij")
+            )
+            box = tuple(slice(int(n.nonzero()[0]), int(n.nonzero()[-1]) + 1) for n in near)
+            weight = sample[(number, *box)].square() * (offsets.norm(dim=0) <= NEAR_VOXELS)
+            mean = (offsets * weight).sum((1, 2, 3)) / (weight.sum() + 1.0)
+            away.append((mean.square().sum() + 1e-4).sqrt())
+    return torch.stack(away).mean() / CENTRE_VOXELS if away else logits.new_zeros((), dtype=torch.float32)
 
 
 def partial_label_loss(
