@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from itertools import groupby
@@ -43,7 +44,40 @@ def held_out_figures(file: Path, model: str) -> Group:
         model: name of the published weights, for the command.
     """
     summary = json.loads(file.read_text(encoding="utf-8"))
-    data = summary["data"]
+    data, every = summary["data"], [head["name"] for head in summary["config"]["heads"]]
+    figures, option, whose = _of_patients(file, summary)
+    figures["command"] = _command(
+        f"heldout --model {model} {option}",
+        strength=_unless(None, data["strength"]),
+        spacing=_unless(SCAN_SPACING_MM, data["spacing_mm"]),
+        shape=_unless([*SCAN_SHAPE], data["shape"]),
+        heads=_unless(every, summary["heads"]),
+        quality=_unless("standard", summary["quality"]),
+    )
+    return {f"{summary['scans']} held-out digital patients {whose}, misses counted as failures": figures}
+
+
+def root_look_figures(file: Path, model: str) -> Group:
+    """The same of the look at 1 mm alone, and at which site it is worst.
+
+    Args:
+        file: ``summary.json`` of ``recipes.benchmarks.root_look``, with its ``scores.csv`` beside it.
+        model: name of the published weights, for the command.
+    """
+    summary = json.loads(file.read_text(encoding="utf-8"))
+    figures, option, whose = _of_patients(file, summary)
+    for name in POINTS:
+        by_site = {site: own["landmarks"][name] for site, own in summary.get("by_site", {}).items()}
+        if by_site:
+            site = max(by_site, key=lambda s: math.inf if by_site[s]["median"] is None else by_site[s]["median"])
+            figures[f"{name}, worst site"] = f"{site}: {_spread(by_site[site], 'mm')}"
+    figures["command"] = _command(f"root_look --model {model} {option}")
+    title = f"{summary['scans']} held-out digital patients {whose} in one window at 1 mm, misses counted as failures"
+    return {title: figures}
+
+
+def _of_patients(file: Path, summary: Mapping[str, Any]) -> tuple[dict[str, Any], str, str]:
+    """Figures of digital patients, the option that means these, and whose they are in words."""
     figures: dict[str, Any] = {}
     for name in POINTS:
         v = summary["landmarks"][name]
@@ -67,16 +101,7 @@ def held_out_figures(file: Path, model: str) -> Group:
         cases = {row["case"] for row in csv.DictReader(stream)}
     option, whose = patients(cases)
     figures["these patients"] = role(cases)
-    every = [head["name"] for head in summary["config"]["heads"]]
-    figures["command"] = _command(
-        f"heldout --model {model} {option}",
-        strength=_unless(None, data["strength"]),
-        spacing=_unless(SCAN_SPACING_MM, data["spacing_mm"]),
-        shape=_unless([*SCAN_SHAPE], data["shape"]),
-        heads=_unless(every, summary["heads"]),
-        quality=_unless("standard", summary["quality"]),
-    )
-    return {f"{summary['scans']} held-out digital patients {whose}, misses counted as failures": figures}
+    return figures, option, whose
 
 
 def _spread(figures: dict[str, Any], unit: str, digits: int = 2) -> str:

@@ -39,7 +39,15 @@ from cardiac_ct_fm.registry import ASSETS, ELSEWHERE, clone_weights
 from cardiac_ct_fm.tensor_files import read_metadata
 from cardiac_ct_fm.training.evaluate import weights_sha256
 from recipes.benchmarks.planning import weights_id
-from recipes.card_figures import Group, held_out_figures, merged, real_scan_figures, robustness_figures
+from recipes.card_figures import (
+    Group,
+    held_out_figures,
+    merged,
+    real_scan_figures,
+    robustness_figures,
+    root_look_figures,
+)
+from recipes.pretrain import STARTED_FROM
 
 DESCRIPTION = "100 % synthetic: trained on one machine on the digital cohort alone; not federated, not distilled."
 
@@ -126,7 +134,7 @@ def provenance_of(runs: Sequence[Path], model: CardiacCTModel) -> dict[str, Any]
 
     Raises:
         UsageError: a training does not start from the one before, the first starts from weights of a training that is
-            not named, or the last trained another model.
+            neither named nor published, or the last trained another model.
     """
     pieces: list[dict[str, Any]] = []
     steps: dict[str, int] = {}
@@ -134,7 +142,13 @@ def provenance_of(runs: Sequence[Path], model: CardiacCTModel) -> dict[str, Any]
     for run in runs:
         own = json.loads((run / "runs.json").read_text(encoding="utf-8"))
         start = _option(own[0]["command"], "--start-from")
-        if before is None and start is not None:
+        if before is None and (run / STARTED_FROM).exists():
+            published = json.loads((run / STARTED_FROM).read_text(encoding="utf-8"))["provenance"]
+            if "grown" in published:
+                raise UsageError(f"{run} started from {start}, which grew; name all trainings with --run.")
+            pieces += published["runs"]
+            steps[pieces[-1]["model"]] = int(published["steps"])
+        elif before is None and start is not None:
             raise UsageError(f"{run} started from {start}; name the runs before it with --run, too, in order.")
         if before is not None and (start is None or Path(start).parent.name != before.name):
             raise UsageError(f"{run} started from {start or 'random weights'}, not from {before}; check the order.")
@@ -195,6 +209,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--tag", default="synthetic")
     parser.add_argument("--heldout", type=Path, **again, help="summary.json of recipes.benchmarks.heldout; repeatable")
+    parser.add_argument("--root-look", type=Path, help="summary.json of recipes.benchmarks.root_look")
     parser.add_argument("--real", type=Path, help="what recipes.benchmarks.real_scan printed")
     parser.add_argument("--robustness", type=Path, help="robustness.json of recipes.benchmarks.robustness")
     parser.add_argument("--limitation", **again, help="a sentence for the card; repeatable")
@@ -215,6 +230,9 @@ def measured(args: argparse.Namespace, model: CardiacCTModel) -> Group:
     for file in args.heldout:
         check_measured(file, model, args.dtype)
         figures |= held_out_figures(file, args.model)
+    if args.root_look:
+        check_measured(args.root_look, model, args.dtype)
+        figures |= root_look_figures(args.root_look, args.model)
     if args.real:
         check_measured(args.real, model, args.dtype)
         figures |= real_scan_figures(args.real, args.model)

@@ -27,12 +27,13 @@ from torch.utils.data import DataLoader
 
 from cardiac_ct_fm.anatomy import HINGE_POINTS
 from cardiac_ct_fm.cpu_layers import channels_last
-from cardiac_ct_fm.files import atomic_write
-from cardiac_ct_fm.model import create_model, from_pretrained
+from cardiac_ct_fm.files import atomic_write, write_json
+from cardiac_ct_fm.model import CardiacCTModel, create_model, from_pretrained
 from cardiac_ct_fm.process import keep_freed_memory
 from cardiac_ct_fm.runtime import fast_bf16
 from cardiac_ct_fm.tensor_files import read_metadata, read_tensors
 from cardiac_ct_fm.training.denormals import denormals_as_zero
+from cardiac_ct_fm.training.evaluate import weights_sha256
 from cardiac_ct_fm.training.looks import CohortLooks, LookPlan
 from cardiac_ct_fm.training.losses import partial_label_loss
 from cardiac_ct_fm.training.schedule import load_moments, moments, part
@@ -45,6 +46,9 @@ torch.multiprocessing.set_sharing_strategy("file_system")
 
 SAVE_EVERY = 250
 """Steps between two checkpoints."""
+
+STARTED_FROM = "started_from.json"
+"""Where :func:`note_start` writes."""
 
 FOR_TRAINING = f"heads.{sinus_labels.HEAD}."
 """Where the weights stand that are not published."""
@@ -112,6 +116,8 @@ def train(args: argparse.Namespace, arguments: Sequence[str]) -> None:
         weights = start_weights(args.start_from, dict(model.state_dict()))
         model.load_state_dict(weights)
         average.load_state_dict(weights)
+        if not Path(args.start_from).is_file():
+            note_start(args.out, from_pretrained(args.start_from))
     note_run(args.out, step, arguments)
     names = ("locate", "heart", "root")
     windows = {name: tuple(getattr(args, f"{name}_window")) for name in names}
@@ -180,6 +186,12 @@ def start_weights(source: str, own: dict[str, torch.Tensor]) -> dict[str, torch.
     weights = load_file(source) if Path(source).is_file() else dict(from_pretrained(source).float().state_dict())
     weights |= {k: v for k, v in own.items() if k.startswith(FOR_TRAINING)}
     return weights if weights.keys() == own.keys() else grown(weights, own)
+
+
+def note_start(out: Path, published: CardiacCTModel) -> None:
+    """Write how the published weights came about that a training starts from: their name may mean others one day."""
+    facts = {"weights_sha256": weights_sha256(published), "provenance": published.config.provenance}
+    write_json(out / STARTED_FROM, facts)
 
 
 def note_run(out: Path, step: int, arguments: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from cardiac_ct_fm.errors import OutputError, UsageError, WeightsError
 from cardiac_ct_fm.publish import rewrite_card
 from cardiac_ct_fm.training.digital import held_out_seeds
 from cardiac_ct_fm.training.evaluate import weights_sha256
-from recipes import export_weights
+from recipes import export_weights, pretrain
 from recipes.benchmarks.planning import weights_id
 from recipes.benchmarks.real_scan import measured_with
 from recipes.benchmarks.robustness_cases import UNCHANGED, Setting
@@ -226,6 +226,20 @@ def test_trainings_out_of_order_or_of_another_model_are_refused(runs: list[Path]
         export_weights.provenance_of([runs[0], runs[0]], model)
     with pytest.raises(UsageError, match=f"trained {MODEL}, not cardiac_swin_tiny"):
         export_weights.provenance_of(runs, ccf.create_model("cardiac_swin_tiny"))
+
+
+def test_a_training_that_started_from_published_weights_tells_their_trainings_too(
+    tmp_path: Path, runs: list[Path], model: ccf.CardiacCTModel, published: Path
+) -> None:
+    start = ["--model", MODEL, "--start-from", str(published)]
+    later = write_run(tmp_path / "later", dict(model.state_dict()), 9, *start)
+    with pytest.raises(UsageError, match="name the runs before it"):
+        export_weights.provenance_of([later], model)
+    pretrain.note_start(later, ccf.from_pretrained(published))
+    facts = export_weights.provenance_of([later], model)
+    assert facts["steps"] == 30 + 12 + 9
+    before = export_weights.provenance_of(runs, model)["runs"]
+    assert facts["runs"][:-1] == before and str(published) in facts["runs"][-1]["command"]
 
 
 @pytest.mark.parametrize("form", [["--start-from", "{}"], ["--start-from={}"]])
