@@ -175,9 +175,7 @@ class ModelConfig:
         chosen = tuple(heads)
         known = {h.name for h in self.heads}
         kept = tuple(h for h in chosen if h.name in known)
-        names = {h.name for h in kept}
-        looks = [dataclasses.replace(k, heads=tuple(h for h in k.heads if h in names)) for k in self.looks]
-        config = self.replace(heads=kept, looks=tuple(k for k in looks if k.heads or k.name != "detail"))
+        config = self.replace(heads=kept, looks=_looks_for(kept, self.looks))
         for head in chosen:
             if head.name not in known:
                 config = config.with_head(head)
@@ -222,6 +220,8 @@ class ModelConfig:
     def from_dict(cls, raw: dict[str, Any]) -> ModelConfig:
         """The inverse of :meth:`to_dict`; unknown or missing keys are errors, never ignored.
 
+        Looks of earlier files still list heads that were not saved; these are taken out.
+
         Raises:
             WeightsError: not a configuration of this format version.
         """
@@ -236,7 +236,7 @@ class ModelConfig:
             data["backbone"] = _build(BackboneConfig, data["backbone"])
             data["heads"] = tuple(_build(HeadConfig, h) for h in data["heads"])
             data["intensity"] = _build(IntensityConfig, data["intensity"])
-            data["looks"] = tuple(_build(LookConfig, look) for look in data["looks"])
+            data["looks"] = _looks_for(data["heads"], [_build(LookConfig, look) for look in data["looks"]])
             built: ModelConfig = _build(cls, data)
             return built
         except (KeyError, TypeError) as error:
@@ -260,6 +260,13 @@ class ModelConfig:
         if not isinstance(raw, dict):
             raise WeightsError(f"{path} holds a {type(raw).__name__}, not a model configuration.")
         return cls.from_dict(raw)
+
+
+def _looks_for(heads: Iterable[HeadConfig], looks: Iterable[LookConfig]) -> tuple[LookConfig, ...]:
+    """The looks without heads that are not there; ``detail`` goes with the last of its heads."""
+    names = {h.name for h in heads}
+    own = [dataclasses.replace(k, heads=tuple(h for h in k.heads if h in names)) for k in looks]
+    return tuple(k for k in own if k.heads or k.name != "detail")
 
 
 def _refuse_namesakes(heads: Iterable[HeadConfig]) -> None:

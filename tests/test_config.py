@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,14 @@ def test_a_head_that_is_not_loaded_stands_in_no_look(tmp_path: Path) -> None:
     assert ccf.from_pretrained(tmp_path / "part").config == part.config
     again = ccf.from_pretrained(tmp_path / "model", heads=["heart", head])
     assert looks_of(again.config)["detail"] == ("coronaries",)
+
+
+def test_a_file_whose_looks_list_heads_that_were_not_saved_is_read_without_them(tmp_path: Path) -> None:
+    part = ccf.create_model("cardiac_swin_tiny", heads=["heart", "hps"], seed=0)
+    part.save_pretrained(tmp_path)
+    raw = part.config.to_dict()
+    raw["looks"] = TINY.to_dict()["looks"]  # as they were written before looks followed the heads
+    raw["looks"].append(raw["looks"][2] | {"name": "detail", "heads": ["coronaries"]})
+    (tmp_path / "config.json").write_text(json.dumps(raw), encoding="utf-8")
+    (tmp_path / "registry.json").unlink()  # else the sha256 tells that the file is another one
+    assert ccf.from_pretrained(tmp_path).config == part.config
