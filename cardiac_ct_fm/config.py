@@ -116,8 +116,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         names = [h.name for h in self.heads]
-        if len(set(names)) != len(names):
-            raise ConfigError(f"heads {names} repeat a name; each head needs its own.")
+        for kind, called in (("head", names), ("look", [k.name for k in self.looks])):
+            if len(set(called)) != len(called):
+                raise ConfigError(f"{kind}s {called} repeat a name; each {kind} needs its own.")
         expected = 1 + (len(HEADS["heart"].classes) if self.condition_on_seg else 0)
         if self.backbone.in_channels != expected:
             raise ConfigError(

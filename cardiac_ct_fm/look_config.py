@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from cardiac_ct_fm.errors import ConfigError
 
@@ -28,9 +29,13 @@ class LookConfig:
     heads: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not self.spacing_mm > 0 or self.window < 1:
+        if self.name not in get_args(LookName):
+            raise ConfigError(f"A look cannot be called {self.name!r}; choose {', '.join(get_args(LookName))}.")
+        whole = isinstance(self.window, int) and not isinstance(self.window, bool)
+        if not 0 < self.spacing_mm < math.inf or not whole or self.window < 1:
             raise ConfigError(
-                f"look {self.name!r} has a window of {self.window} voxels of {self.spacing_mm} mm; give sizes above 0."
+                f"look {self.name!r} has a window of {self.window} voxels of {self.spacing_mm} mm; give sizes above 0, "
+                "in whole voxels."
             )
 
     @property

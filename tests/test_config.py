@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_models import small_model
@@ -66,10 +68,21 @@ def test_a_head_with_a_known_class_is_refused_before_it_is_put_on_loaded_or_trai
 # ---- heads and looks
 
 
-@pytest.mark.parametrize(("spacing_mm", "window"), [(0.0, 32), (-1.0, 32), (float("nan"), 32), (1.0, 0), (1.0, -32)])
-def test_a_look_without_a_size_is_refused(spacing_mm: float, window: int) -> None:
+@pytest.mark.parametrize(
+    ("spacing_mm", "window"),
+    [(0.0, 32), (-1.0, 32), (math.nan, 32), (math.inf, 32), (1.0, 0), (1.0, -32), (1.0, 64.0), (1.0, True)],
+)
+def test_a_look_without_a_size_is_refused(spacing_mm: float, window: Any) -> None:
     with pytest.raises(ccf.ConfigError, match=r"look 'root' has a window of .* give sizes above 0"):
         LookConfig("root", spacing_mm, window, ("hps",))
+
+
+def test_a_look_has_one_of_the_known_names_and_no_other_look_has_it() -> None:
+    name: Any = "whole"
+    with pytest.raises(ccf.ConfigError, match="cannot be called 'whole'; choose locate, heart, root, detail"):
+        LookConfig(name, 1.0, 32, ("hps",))
+    with pytest.raises(ccf.ConfigError, match=r"looks \['locate', 'heart', 'root', 'root'\] repeat a name"):
+        TINY.replace(looks=(*TINY.looks, TINY.look("root")))
 
 
 def test_a_look_of_a_head_that_is_not_there_and_a_head_without_a_look_are_refused() -> None:
