@@ -19,9 +19,6 @@ LOUD = "#ffb86b"
 RING = "#7df0c8"
 """Colour of the annulus contour: none of the vocabulary's, so that it is not taken for a label."""
 
-LEGEND_COLUMNS = 16
-"""Entries of one row of the legend."""
-
 HASH_DIGITS = 8
 """Hexadecimal digits of a sha256 that tell files apart for people; ``run.json`` has all 64."""
 
@@ -58,7 +55,7 @@ def draw_legend(
     unsure: Mapping[str, float],
     limit: float,
 ) -> None:
-    """A legend of what the panels show.
+    """A legend of what the panels show, in as few rows as the picture's width allows.
 
     Args:
         figure: with its panels drawn: what is in none of them is left out.
@@ -75,10 +72,13 @@ def draw_legend(
     handles += [legend_mark(colour, n in unsure, n) for n, colour in points.items() if n in drawn]
     if unsure.keys() & drawn:
         handles.append(legend_mark(QUIET, True, f"unsure (confidence below {limit:g})"))
-    if handles:
-        place = {"loc": "lower left", "bbox_to_anchor": (0.004, 0.26 / figure.get_size_inches()[1])}
-        look = {"frameon": False, "columnspacing": 1.2, "borderpad": 0.2, "labelcolor": INK, "fontsize": 10}
-        figure.legend(handles=handles, ncol=min(len(handles), LEGEND_COLUMNS), **place, **look)
+    place = {"loc": "lower left", "bbox_to_anchor": (0.004, 0.26 / figure.get_size_inches()[1])}
+    look = {"frameon": False, "columnspacing": 1.2, "borderpad": 0.2, "labelcolor": INK, "fontsize": 10}
+    for rows in range(1, len(handles) + 1):
+        legend = figure.legend(handles=handles, ncol=-(-len(handles) // rows), **place, **look)
+        if legend.get_window_extent().x1 <= figure.bbox.x1 or rows == len(handles):
+            break
+        legend.remove()
 
 
 def draw_notes(figure: Figure, missing: Sequence[str], unsure: Mapping[str, float], messages: Iterable[str]) -> None:

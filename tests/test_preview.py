@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from PIL import Image
 
-from cardiac_ct_fm.anatomy import HEART_LABELS
+from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS, LANDMARKS
 from cardiac_ct_fm.errors import OutputError
 from cardiac_ct_fm.geometry import Grid
 from cardiac_ct_fm.label_pictures import chamber_centres, four_chamber_view, layers_of, show_silhouettes
@@ -247,6 +247,23 @@ def test_unsure_points_are_named_with_their_confidence_and_explained_in_the_lege
     assert any(text.get_text().endswith("unsure") for text in figure.axes[0].texts), "the annulus' size is marked"
     certain = draw_preview(scan, points, {}, measure(scan, points, options=PlanningOptions(samples=8)), {}, {})
     assert not any("nsure" in text.get_text() for text in [*certain.texts, *certain.legends[0].get_texts()])
+
+
+def test_the_longest_legend_lies_within_the_picture_and_below_its_panels(scan, points):
+    inside = dict(zip(LANDMARKS, pose().world(np.array([[2.0 * i, 0.0, 0.0] for i in range(7)])), strict=True))
+    marks = {name: Landmark(name, True, tuple(at), 0.2) for name, at in inside.items()}
+    marks |= {name: replace(points[name], confidence=0.2) for name in HINGE_POINTS}
+    heart, (x, y, z) = chambers(scan), (n // 2 for n in scan.data.shape)
+    heart[x - 4 : x + 4, y - 4 : y + 4, z - 20 : z], heart[x - 4 : x + 4, y - 4 : y + 4, z : z + 20] = 1, 7
+    calcium = np.roll(tree(scan), 6, axis=1)
+    maps = {"heart": heart, "calc": calcium, "coronaries": tree(scan), "fat": np.roll(tree(scan), 3, axis=0)}
+    plan = measure(scan, marks, heart, options=PlanningOptions(samples=8))
+    figure = draw_preview(scan, marks, maps, plan, {"fat": ("Epicardial fat",)}, {})
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 7 + 3 + 1 + 7 + 1, "all that there is, the contour and the mark of what is unsure"
+    box = legend.get_window_extent()
+    assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+    assert box.y1 <= min(ax.bbox.y0 for ax in figure.axes)
 
 
 @pytest.mark.parametrize("what", ["no plan", "no labels", "nothing", "no annulus"])
