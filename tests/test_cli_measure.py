@@ -95,6 +95,29 @@ def test_a_point_that_was_moved_in_our_json_counts_as_certain(
     assert "taken as certain: RCC." in (folder / "run.json").read_text()
 
 
+def test_where_nothing_tells_which_points_were_moved_it_is_said(
+    predicted: tuple[Path, str], small_scan: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(predicted[0], tmp_path / "small"))
+    sister = folder / "landmarks.mrk.json"
+    sister.write_text("no json")
+    answer = run("measure", small_scan, "--landmarks", folder / "landmarks.json", "-o", tmp_path)
+    assert answer.code == 1
+    assert (
+        answer.line.endswith("Restore it, or take it away.") and "landmarks.json were moved is told by" in answer.line
+    )
+    sister.unlink()
+    for edited in (
+        folder / "landmarks.json",
+        Path(shutil.copy(predicted[0] / "landmarks.json", tmp_path / "mine.json")),
+    ):
+        out = folder.parent if edited.parent == folder else tmp_path / "elsewhere"
+        answer = run("measure", small_scan, "--landmarks", edited, "-o", out, "--json")
+        assert answer.code == 0, answer.err
+        (said,) = [w for w in json.loads(answer.out)["warnings"] if "cannot be told" in w]
+        assert str(edited) in said and "set it to 1 in those that you moved" in said
+
+
 def test_a_table_that_another_run_holds_is_told_after_all_else_is_done(
     predicted: tuple[Path, str], small_scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

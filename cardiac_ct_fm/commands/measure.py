@@ -13,11 +13,17 @@ from cardiac_ct_fm.commands import options
 from cardiac_ct_fm.commands.options import INPUT_PANEL
 
 if TYPE_CHECKING:
+    from cardiac_ct_fm.landmark_io import Landmark
     from cardiac_ct_fm.result import Prediction
 
 NO_LABELS = (
     "No label map was found: no structure has a volume, and edges and calcium come from the image alone, which gives "
     "other numbers. For those of the prediction give --segmentation, or with -o the folder that predict wrote into."
+)
+
+UNTOLD = (
+    "Which points of %s were moved cannot be told, because %s, which says where they were predicted, is not there. All "
+    "keep the confidence that stands beside them; set it to 1 in those that you moved, and measure again."
 )
 
 NAMESAKES = (
@@ -83,7 +89,7 @@ def measure(
     check_folder(out / name)
     earlier = _earlier(landmarks.parent, out / name)
     predicted = _predicted(earlier, landmarks)
-    points = read_landmarks(landmarks, predicted=read_landmarks(predicted) if predicted.is_file() else None)
+    points = read_landmarks(landmarks, predicted=_points_of(predicted, landmarks))
     volume = load_volume(image, series)
     prediction = Prediction(volume, points, warnings=image_warnings(volume))
     prediction.run = _facts(earlier)
@@ -96,6 +102,10 @@ def measure(
         prediction.warnings.append(NO_LABELS)
     prediction.run["measured"]["landmarks"] = str(landmarks)
     prediction.warnings += cut_off(prediction)
+    # 3D Slicer's files tell by themselves which points were moved, and all of MITK's count as certain then.
+    ours = not landmarks.name.lower().endswith((".mrk.json", ".mps"))
+    if ours and not predicted.is_file() and any(p.found and p.confidence < 1 for p in points.values()):
+        prediction.warnings.append(UNTOLD % (landmarks, predicted))
     certain = [point.name for point in points.values() if point.confidence == 1]
     if certain:
         prediction.warnings.append(f"Placed by a person and taken as certain: {', '.join(certain)}.")
@@ -141,6 +151,24 @@ def _predicted(earlier: Path, landmarks: Path) -> Path:
     """The file that tells where points were predicted: a sister of the one that was corrected in its place."""
     own = earlier / "landmarks.json"
     return earlier / "landmarks.mrk.json" if own.exists() and own.samefile(landmarks) else own
+
+
+def _points_of(predicted: Path, landmarks: Path) -> dict[str, Landmark] | None:
+    """The predicted points, None where their file is not there.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    from cardiac_ct_fm.errors import DataError
+    from cardiac_ct_fm.landmark_io import read_landmarks
+
+    try:
+        return read_landmarks(predicted) if predicted.is_file() else None
+    except DataError as error:
+        raise DataError(
+            f"Which points of {landmarks} were moved is told by {predicted}, which is damaged "
+            f"({error.__cause__ or error}). Restore it, or take it away."
+        ) from error
 
 
 def _facts(earlier: Path) -> dict[str, Any]:
