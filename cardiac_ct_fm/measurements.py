@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.planning import Plan, PlanningOptions, measure
@@ -22,15 +24,14 @@ def add_measurements(prediction: Prediction, options: PlanningOptions | None = N
         The plan, which pictures and reports draw.
     """
     began = time.perf_counter()
-    maps, ran = prediction.label_maps, prediction.run.get("heads")
-    not_run = [name for name, head in HEADS.items() if ran is not None and head.kind == "landmarks" and name not in ran]
+    maps = prediction.label_maps
     plan = measure(
         prediction.volume,
         prediction.landmarks,
         maps.get("heart"),
         maps.get("calc"),
         options=options,
-        not_run=not_run,
+        not_run=not_run(prediction.run),
     )
     prediction.plan = plan
     prediction.measurements = {**plan.measurements, **structure_volumes(prediction)}
@@ -38,3 +39,9 @@ def add_measurements(prediction: Prediction, options: PlanningOptions | None = N
     booked = prediction.run.get("measured", prediction.run).setdefault("seconds", {})
     booked["measure"] = round(time.perf_counter() - began, 3)
     return plan
+
+
+def not_run(run: Mapping[str, Any]) -> list[str]:
+    """Built-in landmark heads that were not run, as ``run`` tells; none where it does not."""
+    ran = run.get("heads")
+    return [name for name, head in HEADS.items() if ran is not None and head.kind == "landmarks" and name not in ran]

@@ -118,6 +118,24 @@ def test_where_nothing_tells_which_points_were_moved_it_is_said(
         assert str(edited) in said and "set it to 1 in those that you moved" in said
 
 
+def test_points_that_were_not_looked_for_are_not_said_to_be_missing(
+    small_scan: Path, finder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = run("predict", small_scan, "-o", tmp_path, "-m", finder, "--heads", "heart,hps")
+    assert answer.code == 0, answer.err
+    folder, drawn = tmp_path / "small", []
+    names = list(read_landmarks(folder / "landmarks.json", ()))
+    assert not {"MS1", "MS2"} & set(names)
+    monkeypatch.setattr("cardiac_ct_fm.preview.draw_notes", lambda _, missing, *rest: drawn.append((missing, rest[-1])))
+    for name in ("landmarks.mrk.json", "landmarks.json"):
+        answer = run("measure", small_scan, "--landmarks", folder / name, "-o", tmp_path)
+        assert answer.code == 0, answer.err
+        assert "MS1" not in answer.out.replace("Head ms was not run: MS1, MS2 were not looked for.", "")
+        assert list(read_landmarks(folder / "landmarks.json", ())) == names
+    assert len(drawn) == 2 and not any({"MS1", "MS2"} & set(missing) for missing, _ in drawn)
+    assert all("Head ms was not run: MS1, MS2 were not looked for." in findings for _, findings in drawn)
+
+
 def test_a_table_that_another_run_holds_is_told_after_all_else_is_done(
     predicted: tuple[Path, str], small_scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,12 +74,14 @@ def measure(
 
       cardiac-ct-fm measure ct.nii.gz --landmarks edited.mrk.json -o out
     """
+    from cardiac_ct_fm.anatomy import HEADS
     from cardiac_ct_fm.commands.results import prediction_row, print_json, print_prediction
     from cardiac_ct_fm.commands.table import TABLE, holds_table, namesakes, update_above, write_table
     from cardiac_ct_fm.errors import CardiacCTError
     from cardiac_ct_fm.files import check_folder
     from cardiac_ct_fm.image_checks import image_warnings
     from cardiac_ct_fm.landmark_io import read_landmarks
+    from cardiac_ct_fm.measurements import not_run
     from cardiac_ct_fm.outputs import write_outputs
     from cardiac_ct_fm.result import Prediction
     from cardiac_ct_fm.volume_io import load_volume
@@ -89,10 +91,11 @@ def measure(
     check_folder(out / name)
     earlier = _earlier(landmarks.parent, out / name)
     predicted = _predicted(earlier, landmarks)
-    points = read_landmarks(landmarks, predicted=_points_of(predicted, landmarks))
+    points, facts = read_landmarks(landmarks, predicted=_points_of(predicted, landmarks)), _facts(earlier)
+    unsought = {name for head in not_run(facts) for name in HEADS[head].classes}
+    points = {name: point for name, point in points.items() if point.found or name not in unsought}
     volume = load_volume(image, series)
-    prediction = Prediction(volume, points, warnings=image_warnings(volume))
-    prediction.run = _facts(earlier)
+    prediction = Prediction(volume, points, run=facts, warnings=image_warnings(volume))
     labels = segmentation or earlier / "segmentation.nii.gz"
     if segmentation is not None or labels.is_file():
         _log.info("Measuring with %s; another one can be given with --segmentation.", labels)
