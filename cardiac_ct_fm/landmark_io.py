@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from xml.etree.ElementTree import ParseError
 
 from cardiac_ct_fm import anatomy
@@ -132,10 +132,7 @@ def _parse_json(text: str, predicted: Mapping[str, Landmark]) -> list[Landmark]:
     if "landmarks" in raw:
         if raw["coordinate_system"] != "RAS" or raw["unit"] != "mm":
             raise ValueError("coordinate_system must be RAS and unit mm")
-        rows = [
-            named_point(row["name"], _position(row) if row["found"] else None, row["confidence"])
-            for row in raw["landmarks"]
-        ]
+        rows = [named_point(row["name"], _position(row), row["confidence"]) for row in raw["landmarks"]]
         return [_moved(point, predicted.get(point.name, point)) for point in rows]
     points = []
     for markup in raw["markups"]:
@@ -163,25 +160,33 @@ def _moved(point: Landmark, before: Landmark) -> Landmark:
     return point if there else replace(point, confidence=1.0)
 
 
-def _position(row: Mapping[str, Any]) -> Sequence[float]:
-    """Where a found point of our own format lies, RAS mm; either of ``ras`` and ``lps`` will do.
+def _position(row: Mapping[str, Any]) -> Sequence[float] | None:
+    """Where a point of our own format lies, RAS mm, None where it was not found; either of ``ras`` and ``lps`` will do.
 
     Raises:
-        KeyError: it has neither.
-        ValueError: they are two places (they differ by more than rounding): one was edited, and which is not known.
+        KeyError: it has no ``found``.
+        ValueError: ``found`` says something else than they do, or they are two places (they differ by more than
+            rounding): one was edited, and which is not known.
     """
-    if row.get("lps") is None:
-        return cast(Sequence[float], row["ras"])
-    turned: list[float] = ras_to_lps(row["lps"]).tolist()
-    if row.get("ras") is None:
+    ras: Sequence[float] | None = row.get("ras")
+    lps: Sequence[float] | None = row.get("lps")
+    if row["found"] != (ras is not None or lps is not None):
+        given = json.dumps({key: row.get(key) for key in ("found", "ras", "lps")})
+        raise ValueError(
+            f"{row['name']} has {given[1:-1]}: make found true and give ras or lps, or make it false and both null"
+        )
+    if lps is None:
+        return ras
+    turned: list[float] = ras_to_lps(lps).tolist()
+    if ras is None:
         return turned
-    away = math.dist(turned, row["ras"])
+    away = math.dist(turned, ras)
     if away > SAME_PLACE_MM:
         raise ValueError(
-            f"{row['name']} has ras {row['ras']} and lps {row['lps']}, which are {away:.1f} mm apart; change both, or "
-            "delete the one that you did not edit"
+            f"{row['name']} has ras {ras} and lps {lps}, which are {away:.1f} mm apart; change both, or delete the one "
+            "that you did not edit"
         )
-    return cast(Sequence[float], row["ras"])
+    return ras
 
 
 def _share(point: Landmark) -> float:

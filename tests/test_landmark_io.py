@@ -193,6 +193,18 @@ def test_points_that_were_moved_or_placed_in_our_json_are_certain(tmp_path: Path
             '"ras": [1, 2, 3], "lps": [-1, -2, 8], "confidence": 1}]}',
             "RCC has ras .* and lps .* 5.0 mm apart",
         ),
+        (
+            "a.json",
+            '{"coordinate_system": "RAS", "unit": "mm", "landmarks": [{"name": "RCC", "found": false, '
+            '"ras": [7, 8, 9], "lps": null, "confidence": 0}]}',
+            r'RCC has "found": false, "ras": \[7, 8, 9\], "lps": null: make found true',
+        ),
+        (
+            "a.json",
+            '{"coordinate_system": "RAS", "unit": "mm", "landmarks": [{"name": "RCC", "found": true, '
+            '"ras": null, "lps": null, "confidence": 1}]}',
+            'RCC has "found": true, "ras": null, "lps": null: .* give ras or lps',
+        ),
         ("a.mrk.json", '{"markups": [{"coordinateSystem": "IJK", "controlPoints": []}]}', "IJK"),
         ("a.mrk.json", '{"markups": [{"coordinateUnits": "cm", "controlPoints": []}]}', "must be mm"),
         (
