@@ -228,6 +228,22 @@ def test_pictures_curves_and_thresholds_of_unsure_values_are_tagged(unsure_page)
     assert tags == [left, right, left, right, septum]
 
 
+def test_a_figure_that_is_drawn_is_not_said_to_be_not_measured(scan, plan):
+    pictures = draw_pictures(scan, plan)
+    drawn = [
+        *(p.measured for p in pictures),
+        "carm_three_cusp_lao_deg",
+        "sinus_mean_diameter_mm",
+        "calcium_annulus_mm3",
+    ]
+    lost = {n: Measurement(n, None, plan.measurements[n].unit, "not_found", details={"reason": "lost"}) for n in drawn}
+    without = replace(plan, measurements=plan.measurements | lost)
+    html = build_page(scan, without, without.measurements, pictures, {}, [])
+    captions = [c.split("</strong>")[0] for c in html.split("<figcaption>")[1:]]
+    assert any("Diameters along the root" in caption for caption in captions)
+    assert not any("chip" in caption for caption in captions)
+
+
 def test_the_tags_have_a_legend_and_nothing_is_said_where_all_is_sure(unsure_page, page):
     assert unsure_page.count("The value rests on points of low confidence, which are named") == 2, "key figures, list"
     assert unsure_page.count("No number; “All measurements” says why.") >= 1

@@ -14,7 +14,7 @@ from cardiac_ct_fm.planning.measure import Plan
 from cardiac_ct_fm.report.figures import Picture, calcium_rule
 from cardiac_ct_fm.report.plots import clock_plot, profile_plot, s_curve_plot
 from cardiac_ct_fm.report.tables import doubt, flag_table, reason, shown, unit_of, value_table
-from cardiac_ct_fm.report.trust import banner, legend, point_mark, tag, unsure_points
+from cardiac_ct_fm.report.trust import banner, figure_tag, legend, point_mark, tag, unsure_points
 from cardiac_ct_fm.result import Measurement
 from cardiac_ct_fm.volume_io import Volume
 
@@ -132,7 +132,7 @@ def _pictures(pictures: Sequence[Picture], plan: Plan) -> str:
     figures = "".join(
         f'<figure{" class=wide" if p.wide else ""}><img alt="{escape(p.title)}" '
         f'src="data:image/jpeg;base64,{base64.b64encode(p.data).decode("ascii")}">'
-        f"<figcaption><strong>{escape(p.title)} {tag(plan.measurements[p.measured], unsure)}</strong> "
+        f"<figcaption><strong>{escape(p.title)} {figure_tag(plan.measurements[p.measured], unsure)}</strong> "
         f"{escape(p.caption)}</figcaption></figure>"
         for p in pictures
     )
@@ -157,8 +157,9 @@ def _plots(plan: Plan) -> str:
         ("Calcium around the annulus", "Within 2 mm of the plane, seen from the left ventricle.", clock_plot(plan),
          "calcium_annulus_mm3"),
     )  # fmt: skip
+    unsure = unsure_points(plan)
     figures = "".join(
-        f"<figure>{svg}<figcaption><strong>{title} {tag(plan.measurements[name], unsure_points(plan))}</strong> {text}"
+        f"<figure>{svg}<figcaption><strong>{title} {figure_tag(plan.measurements[name], unsure)}</strong> {text}"
         "</figcaption></figure>"
         for title, text, svg, name in plots
         if svg is not None

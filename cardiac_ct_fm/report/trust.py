@@ -37,6 +37,11 @@ def tag(row: Measurement, unsure: Collection[str]) -> str:
     return "" if row.status == "ok" else _chip(row.status, unsure_of(row, unsure))
 
 
+def figure_tag(row: Measurement, unsure: Collection[str]) -> str:
+    """The mark of a figure that shows a value: of doubt alone, for it is drawn even where the value has no number."""
+    return tag(row, unsure) if row.status == "low_confidence" else ""
+
+
 def unsure_tag(rows: Iterable[Measurement], unsure: Collection[str]) -> str:
     """The mark of what rests on several values, of which one at least is unsure."""
     return _chip("low_confidence", dict.fromkeys(name for row in rows for name in unsure_of(row, unsure)))
