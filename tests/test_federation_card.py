@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cardiac_ct_fm.errors import ConfigError
 from recipes.federated_distillation.__main__ import _parser
 from recipes.federated_distillation.export import command
 from recipes.federated_distillation.options import settings_from
@@ -50,3 +51,20 @@ def test_the_command_names_only_what_differs_from_the_nearest_preset() -> None:
     assert command(settings) == "python -m recipes.federated_distillation run --preset published --seed 4"
     plain = Settings(locations=("ukhd", "lmu"), rounds=3)
     assert command(plain) == "python -m recipes.federated_distillation run --locations ukhd lmu --rounds 3"
+
+
+@pytest.mark.parametrize("ckpt", ["org/repo@rev", "org/repo", "hf:org/repo@refs/pr/1", "registry:cardiac_swin_tiny"])
+def test_the_command_names_a_checkpoint_on_the_hub_whole_and_one_on_a_disk_by_its_name(
+    ckpt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert f"--ckpt {ckpt}" in command(Settings(locations=("lmu",), ckpt=ckpt))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights" / "mine").mkdir(parents=True)
+    for place in ("weights/mine", "./weights/mine", str(tmp_path / "weights" / "mine"), "~/gone/mine", "a/b/mine"):
+        assert command(Settings(locations=("lmu",), ckpt=place)).endswith("--ckpt mine")
+
+
+@pytest.mark.parametrize("tag", ["--seed", "-x"])
+def test_a_tag_that_no_command_can_name_is_refused(tag: str) -> None:
+    with pytest.raises(ConfigError, match=f"tags has '{tag}', which a command takes for an option"):
+        Settings(locations=("lmu",), tags=("fine", tag))

@@ -69,6 +69,13 @@ def digest(settings: Settings) -> str:
     return found.hexdigest()
 
 
+def public_name(ckpt: str) -> str:
+    """A checkpoint as a card names it: a Hub repository whole, of a folder or file its name alone."""
+    path, repository = Path(ckpt).expanduser(), ckpt.partition("@")[0]
+    on_hub = repository.count("/") == 1 and not repository.startswith((".", "/", "~"))
+    return ckpt if on_hub and not path.exists() else path.name
+
+
 def _read(source: str) -> Arrays:
     """Tensors of a safetensors file, or of anything that ``from_pretrained`` takes."""
     if source.endswith(".safetensors"):

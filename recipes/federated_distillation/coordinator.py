@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from cardiac_ct_fm.errors import CardiacCTError, ConfigError
 from recipes.federated_distillation.aggregation import MaskedAverage, UpdateRefusedError
-from recipes.federated_distillation.checkpoint import check, digest, starting_parameters
+from recipes.federated_distillation.checkpoint import check, digest, public_name, starting_parameters
 from recipes.federated_distillation.messages import Arrays, Order, Reply
 from recipes.federated_distillation.plan import Step, due
 from recipes.federated_distillation.settings import Settings
@@ -77,7 +76,7 @@ class Coordinator:
 
     def _pin_checkpoint(self) -> None:
         """Write down which weights the experiment begins with; with others it is not continued."""
-        now = {"name": Path(self.settings.ckpt).name, "sha256": digest(self.settings)}  # the card tells no folder
+        now = {"name": public_name(self.settings.ckpt), "sha256": digest(self.settings)}
         before = self.state.read(CHECKPOINT)
         if before is not None and before["sha256"] != now["sha256"]:
             raise ConfigError(

@@ -18,6 +18,7 @@ from cardiac_ct_fm.cohort.sites import SITE_SEEDS
 from cardiac_ct_fm.errors import ConfigError
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.publish import export_pretrained
+from recipes.federated_distillation.checkpoint import public_name
 from recipes.federated_distillation.plan import Step, final_step, make_plan
 from recipes.federated_distillation.presets import PRESETS
 from recipes.federated_distillation.privacy import epsilon
@@ -161,14 +162,14 @@ def scans(history: Path, step: str) -> dict[str, dict[str, float]]:
 def command(settings: Settings, step: str = "") -> str:
     """The command that trains and exports with these settings, in as few words as a preset or none allows.
 
-    It tells no folder: neither the experiments' nor the lead's kit, and of a checkpoint only its name. Where and how
-    the sites are run decides no weights.
+    It tells no folder: neither the experiments' nor the lead's kit, and of a checkpoint on a disk only its name. Where
+    and how the sites are run decides no weights.
 
     Args:
         settings: the experiment's.
         step: the training step to export; the last one when empty.
     """
-    wanted = settings.replace(ckpt=Path(settings.ckpt).name, stage="test")
+    wanted = settings.replace(ckpt=public_name(settings.ckpt), stage="test")
     found = [words for preset in ("", *PRESETS) if (words := _options(wanted, preset)) is not None]
     last = ["--step", step] if step else []
     return shlex.join(["python", "-m", "recipes.federated_distillation", "run", *min(found, key=len), *last])

@@ -174,6 +174,8 @@ class Settings:
             raise ConfigError(f"locations {', '.join(self.locations)} name a site twice; name each once.")
         if not self.exp_name.replace("-", "").replace("_", "").isalnum():
             raise ConfigError(f"exp_name {self.exp_name!r} must be letters, digits, '-' or '_'.")
+        if dashed := [tag for tag in self.tags if tag.startswith("-")]:
+            raise ConfigError(f"tags has {dashed[0]!r}, which a command takes for an option; begin it with a letter.")
         self._check_ranges()
         self._check_combinations()
 
