@@ -73,15 +73,50 @@ def test_labels_of_several_heads_are_told_apart(tmp_path: Path) -> None:
     assert set(entry.labels) == {"heart", "calc"}
 
 
-def test_only_heads_that_an_expert_labelled_count_where_the_list_tells(tmp_path: Path) -> None:
-    folder_with(tmp_path, "ct.nii.gz", "points.json", "doubtful.nii.gz")
-    row = {"image": "ct.nii.gz", "landmarks": "points.json", "calc": "doubtful.nii.gz", "labels": ["hps"]}
+def test_labels_of_an_entry_say_of_which_heads_its_points_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder_with(tmp_path, "ct.nii.gz", "points.json", "calc.nii.gz")
+    row = {"image": "ct.nii.gz", "landmarks": "points.json", "calc": "calc.nii.gz", "labels": ["hps"]}
     entries = read_data_list(written(tmp_path, {"training": [row]})).training
     assert entries[0].label_of("hps", points=True) is not None
     assert entries[0].label_of("ms", points=True) is None
-    assert entries[0].label_of("calc") is None
-    with pytest.raises(DataError, match=r"no label of calc; .* calc, landmarks, of which only .* 'labels'"):
-        list_source(entries, [HeadConfig.builtin("calc")])
+    assert entries[0].label_of("calc") is not None
+    assert "labels leave out calc, which count: they have keys" in caplog.text
+    with pytest.raises(DataError, match=r"no label of ms; .* calc, landmarks, and an entry's 'labels' says of which"):
+        list_source(entries, [HeadConfig.builtin("ms")])
+
+
+def test_labels_of_an_entry_say_of_which_head_a_plain_label_is(tmp_path: Path) -> None:
+    folder_with(tmp_path, "ct.nii.gz", "label.nii.gz")
+    row = {"image": "ct.nii.gz", "label": "label.nii.gz", "labels": ["fat"]}
+    (entry,) = read_data_list(written(tmp_path, {"training": [row]})).training
+    assert entry.label_of("fat") is not None
+    assert entry.label_of("calc") is None
+
+
+def test_a_list_that_cohort_wrote_before_it_named_the_maps_keeps_them(tmp_path: Path) -> None:
+    folder_with(tmp_path, "ct.nii.gz", "heart.nii.gz", "coronaries.nii.gz", "points.json")
+    row = {"image": "ct.nii.gz", "heart": "heart.nii.gz", "labels": ["hps"]}
+    row |= {"coronaries": "coronaries.nii.gz", "landmarks": "points.json"}
+    (entry,) = read_data_list(written(tmp_path, {"training": [row]})).training
+    assert entry.label_of("heart") and entry.label_of("coronaries") and entry.label_of("hps", points=True)
+    assert entry.label_of("ms", points=True) is None
+
+
+def test_a_head_in_labels_that_the_entry_has_no_label_of_is_refused(tmp_path: Path) -> None:
+    folder_with(tmp_path, "ct.nii.gz", "coronaries.nii.gz", "points.json")
+
+    def read(names: list[str], **more: str) -> None:
+        row = {"image": "ct.nii.gz", "coronaries": "coronaries.nii.gz", "labels": names, **more}
+        read_data_list(written(tmp_path, {"labels": {"apex": ["Apex"], "fat": ["Fat"]}, "training": [row]}))
+
+    read(["coronaries", "hps", "apex"], landmarks="points.json")
+    for names in (["coronary"], ["hps"], ["coronaries", "calc"]):
+        with pytest.raises(
+            DataError, match=rf"training\[0\]: labels names '{names[-1]}', but the entry has labels of coronaries; "
+        ):
+            read(names)
+    with pytest.raises(DataError, match="names 'calc'"):
+        read(["hps", "calc"], landmarks="points.json")
 
 
 def test_what_is_written_is_read_again_by_us_and_by_monai(tmp_path: Path) -> None:

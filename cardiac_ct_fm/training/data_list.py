@@ -6,8 +6,8 @@ MONAI passes through:
 * a head's name as a key (``"heart": "heart.nii.gz"``) gives the label map, or the landmark file, of that head;
   plain ``label`` is the one of the head that is being trained;
 * ``landmarks``: one file (``.json``, ``.mrk.json``, ``.mps``) with the points of all landmark heads;
-* ``labels``: the heads that count as labelled; any other label of the entry, a doubtful map for example, is then left
-  alone, whatever key it has. All that are there count where an entry has no ``labels``;
+* ``labels``: the heads that ``landmarks`` and a plain ``label`` are of; all where an entry has none. A label with a
+  head's name as key counts in any case, so a doubtful map has no key;
 * ``patient`` and ``site``: whose scan it is, and where it was made. Without ``patient`` every scan is a patient.
 
 ``labels`` of the list itself names the classes: ``{"0": "background", "1": "Coronary"}``, a list of names, or one such
@@ -17,14 +17,16 @@ list per head. Paths are relative to the JSON file. Imports no torch.
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.errors import DataError
 from cardiac_ct_fm.files import write_json
 from cardiac_ct_fm.volume_io import case_name
@@ -38,6 +40,8 @@ _OWN_KEYS = ("image", "label", "landmarks", "labels", "patient", "site", "fold")
 ANY_HEAD = "label"
 """Key of a label whose head the list does not name."""
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -49,7 +53,7 @@ class Entry:
         site: where it was made, empty when unknown.
         labels: head (or :data:`ANY_HEAD`) → label map or landmark file.
         landmarks: file with the points of all landmark heads, or None.
-        labelled: heads that count as labelled, others do not whatever ``labels`` holds; all that are there when None.
+        labelled: heads that ``landmarks`` and a label of :data:`ANY_HEAD` are of; all when None.
     """
 
     image: Path
@@ -67,9 +71,9 @@ class Entry:
             points: whether it is a landmark head, which ``landmarks`` serves too.
             plain: whether :data:`ANY_HEAD` is this head's label.
         """
-        if self.labelled is not None and head not in self.labelled:
-            return None
-        own = self.labels.get(head) or (self.labels.get(ANY_HEAD) if plain else None)
+        if head in self.labels or (self.labelled is not None and head not in self.labelled):
+            return self.labels.get(head)
+        own = self.labels.get(ANY_HEAD) if plain else None
         return self.landmarks if own is None and points else own
 
 
@@ -113,20 +117,25 @@ def read_data_list(path: str | Path) -> DataList:
         raise DataError(f"{file} cannot be read as a data list: {error}.") from error
     if not isinstance(raw, dict) or not any(key in raw for names in SECTIONS.values() for key in names):
         raise DataError(f"{file} is no data list: it needs a list called training (MONAI's Decathlon JSON).")
-    folder = file.resolve().parent
+    classes = _classes(raw.get("labels"), file)
+    pointed = {*HEADS, *classes} - {ANY_HEAD, *(name for name, head in HEADS.items() if head.kind == "segmentation")}
     sections: dict[str, tuple[Entry, ...]] = {}
     for section, names in SECTIONS.items():
         rows: Any = next((raw[key] for key in names if key in raw), [])
         if not isinstance(rows, list):
             raise DataError(f"{file}: {section} is a {type(rows).__name__}, not a list of scans.")
-        sections[section] = tuple(_entry(row, folder, f"{file}: {section}[{i}]", section) for i, row in enumerate(rows))
-    result = DataList(**sections, classes=_classes(raw.get("labels"), file), name=str(raw.get("name", file.stem)))
+        sections[section] = tuple(_entry(row, file, section, i, pointed) for i, row in enumerate(rows))
+    result = DataList(**sections, classes=classes, name=str(raw.get("name", file.stem)))
     check(result, str(file))
+    entries = [e for section in SECTIONS for e in result.section(section) if e.labelled is not None]
+    if more := sorted({key for e in entries for key in e.labels.keys() - {*(e.labelled or ()), ANY_HEAD}}):
+        _log.warning("%s: an entry's labels leave out %s, which count: they have keys.", file, ", ".join(more))
     return result
 
 
-def _entry(row: Any, folder: Path, where: str, section: str) -> Entry:
-    """One entry, its files looked for."""
+def _entry(row: Any, file: Path, section: str, number: int, pointed: Collection[str]) -> Entry:
+    """One entry, its files looked for; ``landmarks`` can have points of the heads ``pointed``."""
+    folder, where = file.resolve().parent, f"{file}: {section}[{number}]"
     if isinstance(row, str) and section == "test":
         row = {"image": row}
     if not isinstance(row, dict) or not isinstance(row.get("image"), str):
@@ -136,20 +145,19 @@ def _entry(row: Any, folder: Path, where: str, section: str) -> Entry:
     if labelled is not None and not (isinstance(labelled, list) and all(isinstance(h, str) for h in labelled)):
         raise DataError(f"{where}: labels must be a list of head names, not {labelled!r}.")
     keys = [k for k, v in row.items() if k not in _OWN_KEYS and isinstance(v, str) and k.isidentifier()]
-    labels = {key: folder / row[key] for key in keys if _looks_like_label(row[key])}
+    labels = {key: _there(folder / row[key], where) for key in keys if _looks_like_label(row[key])}
     if row.get(ANY_HEAD) is not None:
-        labels[ANY_HEAD] = folder / str(row[ANY_HEAD])
+        labels[ANY_HEAD] = _there(folder / str(row[ANY_HEAD]), where)
     landmarks = None if row.get("landmarks") is None else _there(folder / str(row["landmarks"]), where)
+    known = {*labels, *(pointed if landmarks else ())}
+    if ANY_HEAD not in labels and (lost := [head for head in labelled or () if head not in known]):
+        has = ", ".join(sorted(known)) or "none"
+        raise DataError(f"{where}: labels names {lost[0]!r}, but the entry has labels of {has}; correct it.")
     if section != "test" and not labels and landmarks is None:
         raise DataError(f"{where} ({row['image']}) has an image but no label; add one or move it to test.")
-    return Entry(
-        image,
-        str(row.get("patient") or case_path(row["image"])),
-        str(row.get("site", "")),
-        {key: _there(value, where) for key, value in labels.items()},
-        landmarks,
-        None if labelled is None else tuple(labelled),
-    )
+    patient = str(row.get("patient") or case_path(row["image"]))
+    limit = None if labelled is None else tuple(labelled)
+    return Entry(image, patient, str(row.get("site", "")), labels, landmarks, limit)
 
 
 def _looks_like_label(value: str) -> bool:

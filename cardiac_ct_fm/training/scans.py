@@ -87,7 +87,7 @@ def list_source(entries: Sequence[Entry], heads: Sequence[HeadConfig], name: str
         limits = any(e.labelled is not None for e in entries)
         raise DataError(
             f"{name} has no label of {', '.join(h.name for h in heads)}; its entries have {', '.join(given) or 'none'}"
-            + (", of which only the heads in an entry's 'labels' count." if limits else ".")
+            + (", and an entry's 'labels' says of which heads 'landmarks' and 'label' are." if limits else ".")
             + ("" if alone else " Name the head that a plain 'label' is of.")
         )
     by_key: dict[str, Entry] = {}
