@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cardiac_ct_fm.anatomy import HEADS, HeadKind
+from cardiac_ct_fm.anatomy import HEADS, HINGE_POINTS, HeadKind
 from cardiac_ct_fm.backbone_config import Architecture as Architecture
 from cardiac_ct_fm.backbone_config import BackboneConfig as BackboneConfig
 from cardiac_ct_fm.errors import ConfigError, WeightsError
@@ -37,6 +37,8 @@ class HeadConfig:
         own_decoder: whether the head has a decoder of its own instead of reading the trunk's last map.
         hidden: channels of its two hidden layers, which also read the image (:class:`cardiac_ct_fm.heads.HiddenHead`);
             0 for a 1×1×1 convolution alone.
+        refine: channels of the network that looks again at points (:class:`cardiac_ct_fm.refiner.PointRefiner`), 0 for none;
+            for landmark heads with all three hinge points, from which its patches get their axes.
     """
 
     name: str
@@ -44,11 +46,16 @@ class HeadConfig:
     classes: tuple[str, ...]
     own_decoder: bool = False
     hidden: int = 0
+    refine: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.hidden, bool) or not isinstance(self.hidden, int) or self.hidden < 0:
+        for what, channels in (("hidden", self.hidden), ("refine", self.refine)):
+            if isinstance(channels, bool) or not isinstance(channels, int) or channels < 0:
+                raise ConfigError(f"head {self.name!r} has {what}={channels!r}; give a number of channels, or 0.")
+        if self.refine % 2 or (self.refine and not set(HINGE_POINTS) <= set(self.classes)):
             raise ConfigError(
-                f"head {self.name!r} has hidden={self.hidden!r}; give a number of channels, or 0 for none."
+                f"head {self.name!r} has refine={self.refine}; it must be even, and 0 in a head without the points "
+                f"{', '.join(HINGE_POINTS)}."
             )
         if not self.name.isidentifier():
             raise ConfigError(f"head name {self.name!r} must be a Python identifier, for example 'coronaries'.")
@@ -284,7 +291,7 @@ def _refuse_namesakes(heads: Iterable[HeadConfig]) -> None:
                 )
 
 
-_LATER_KEYS: dict[type[Any], set[str]] = {HeadConfig: {"hidden"}}
+_LATER_KEYS: dict[type[Any], set[str]] = {HeadConfig: {"hidden", "refine"}}
 """Keys that the first published files have not; their defaults are what was meant."""
 
 

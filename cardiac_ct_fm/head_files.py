@@ -72,7 +72,7 @@ class HeadFile:
             raise WeightsError(f"{path} is not a head file of this version; head files are written by save_head.")
         try:
             raw = json.loads(metadata["head"])
-            layers = raw["own_decoder"], raw.get("hidden", 0)
+            layers = raw["own_decoder"], raw.get("hidden", 0), raw.get("refine", 0)
             head = HeadConfig(raw["name"], raw["kind"], tuple(raw["classes"]), *layers)
             looks = tuple(look for look in get_args(LookName) if look in json.loads(metadata["looks"]))
             trunk, theirs = metadata["trunk"], metadata["trunk_sha256"]

@@ -30,6 +30,7 @@ from cardiac_ct_fm.merging import label_map
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.preprocess import look_tensor
 from cardiac_ct_fm.readiness import ready
+from cardiac_ct_fm.refinement import SPACING_MM, refined
 from cardiac_ct_fm.result import Prediction
 from cardiac_ct_fm.runtime import Clock, choose_device, full_float32
 from cardiac_ct_fm.volume_io import Volume, load_volume
@@ -254,6 +255,8 @@ class Predictor:
             if head.kind == "landmarks":
                 finest = own[-1]
                 decoded = decode_landmarks(finest.logits[name], finest.grid, head.classes, boundary)
+                if name in self.model.refiners and finest.grid.spacing[0] <= SPACING_MM:
+                    decoded = refined(self.model, name, decoded, pred.volume, finest.grid)
                 pred.landmarks |= within(decoded, pred.grid)
             else:
                 labels = label_map(own, name, pred.grid)

@@ -13,6 +13,7 @@ from cardiac_ct_fm.config import HeadConfig, LookName, ModelConfig
 from cardiac_ct_fm.errors import ConfigError, UnknownNameError, UsageError
 from cardiac_ct_fm.heads import build_head, copy_decoder, head_input
 from cardiac_ct_fm.pretrained import LICENSE, PretrainedModel
+from cardiac_ct_fm.refiner import PointRefiner
 from cardiac_ct_fm.registry import architecture
 from cardiac_ct_fm.trunk import Feature
 
@@ -34,6 +35,7 @@ class CardiacCTModel(
         backbone: the trunk.
         heads: the last layers by head name.
         decoders: private decoders of the heads that have one.
+        refiners: what looks once more at the points of a head, where it has that (:mod:`cardiac_ct_fm.refinement`).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -41,6 +43,7 @@ class CardiacCTModel(
         self.backbone = build_backbone(config.backbone)
         self.heads = nn.ModuleDict()
         self.decoders = nn.ModuleDict()
+        self.refiners = nn.ModuleDict()
         self._frozen: set[str] = set()
         for head in config.heads:
             self._install(head)
@@ -214,7 +217,7 @@ class CardiacCTModel(
         top = len(self.backbone.stages)
         if parameter.startswith("decoders."):
             return top - 1
-        if parameter.startswith("heads."):
+        if parameter.startswith(("heads.", "refiners.")):
             return top
         inner = parameter.removeprefix("backbone.")
         return next(i for i, prefixes in enumerate(self.backbone.stages) if inner.startswith(prefixes))
@@ -229,7 +232,7 @@ class CardiacCTModel(
             roots = {name.split(".")[0] for name in self.backbone.decoder_names}
             return [module for name, module in self.backbone.named_children() if name not in roots]
         if part in self.heads:
-            return [self.heads[part], *([self.decoders[part]] if part in self.decoders else [])]
+            return [modules[part] for modules in (self.heads, self.decoders, self.refiners) if part in modules]
         raise UnknownNameError("part", part, ["trunk", "encoder", "decoder", *self.heads])
 
     def _install(self, head: HeadConfig) -> None:
@@ -240,6 +243,8 @@ class CardiacCTModel(
         self.heads[head.name] = build_head(self.backbone.decoder_info, head).to(like)
         if head.own_decoder:
             self.decoders[head.name] = copy_decoder(self.backbone).requires_grad_(True)
+        if head.refine:
+            self.refiners[head.name] = PointRefiner(len(head.classes), head.refine).to(like)
 
     def _chosen(self, heads: Sequence[str] | None) -> list[str]:
         """Names of the heads to compute."""

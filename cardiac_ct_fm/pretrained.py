@@ -43,7 +43,7 @@ Model = TypeVar("Model", bound="PretrainedModel")
 
 
 class PretrainedModel(nn.Module, ModelHubMixin):
-    """Saving and loading for a network with ``backbone``, ``heads``, ``decoders`` and a ``config``.
+    """Saving and loading for a network with ``backbone``, ``heads``, ``decoders``, ``refiners`` and a ``config``.
 
     Attributes:
         weight_files: where the weights came from, head files included; None when some are random.
@@ -53,6 +53,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
     backbone: Backbone
     heads: nn.ModuleDict
     decoders: nn.ModuleDict
+    refiners: nn.ModuleDict
     weight_files: WeightFiles | None = None
 
     def __init__(self, config: ModelConfig) -> None:
@@ -246,9 +247,9 @@ class PretrainedModel(nn.Module, ModelHubMixin):
 
     def _uninstall(self, name: str) -> None:
         """Take the modules of a head away again."""
-        del self.heads[name]
-        if name in self.decoders:
-            del self.decoders[name]
+        for modules in (self.heads, self.decoders, self.refiners):
+            if name in modules:
+                del modules[name]
 
 
 def _split_heads(

@@ -138,7 +138,7 @@ def floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def head_of(name: str) -> str | None:
     """The head that a tensor of a model belongs to, None for the trunk."""
     root, _, rest = name.partition(".")
-    return rest.partition(".")[0] if root in ("heads", "decoders") else None
+    return rest.partition(".")[0] if root in ("heads", "decoders", "refiners") else None
 
 
 def check_match(source: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:

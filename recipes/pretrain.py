@@ -118,7 +118,7 @@ def train(args: argparse.Namespace, arguments: Sequence[str]) -> None:
         average.load_state_dict(weights)
         if not Path(args.start_from).is_file():
             note_start(args.out, from_pretrained(args.start_from))
-    note_run(args.out, step, arguments)
+    note_run(args.out, step, "recipes.pretrain", arguments)
     names = ("locate", "heart", "root")
     windows = {name: tuple(getattr(args, f"{name}_window")) for name in names}
     plan = LookPlan(dict(zip(names, args.share, strict=True)), windows)
@@ -194,12 +194,12 @@ def note_start(out: Path, published: CardiacCTModel) -> None:
     write_json(out / STARTED_FROM, facts)
 
 
-def note_run(out: Path, step: int, arguments: Sequence[str]) -> None:
+def note_run(out: Path, step: int, module: str, arguments: Sequence[str]) -> None:
     """Append to ``runs.json`` from which step on which command ran at which commit; it becomes the provenance."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     file = out / "runs.json"
     runs = json.loads(file.read_text()) if file.exists() else []
-    runs.append({"from_step": step, "command": ["python", "-m", "recipes.pretrain", *arguments], "commit": commit})
+    runs.append({"from_step": step, "command": ["python", "-m", module, *arguments], "commit": commit})
     file.write_text(json.dumps(runs, indent=1))
 
 
