@@ -37,8 +37,8 @@ class HeadConfig:
         own_decoder: whether the head has a decoder of its own instead of reading the trunk's last map.
         hidden: channels of its two hidden layers, which also read the image (:class:`cardiac_ct_fm.heads.HiddenHead`);
             0 for a 1×1×1 convolution alone.
-        refine: channels of the network that looks again at points (:class:`cardiac_ct_fm.refiner.PointRefiner`), 0 for none;
-            for landmark heads with all three hinge points, from which its patches get their axes.
+        refine: channels of the network that looks again at points (:class:`cardiac_ct_fm.refiner.PointRefiner`), 0 for
+            none; only in a landmark head with the three hinge points, from which its patches get their axes.
     """
 
     name: str

@@ -25,6 +25,8 @@ PROVENANCE_TITLES = {
     "steps": "Training steps",
     "grown": "Grown",
     "runs": "Trainings, each from the weights of the one before",
+    "refiner_steps": "Training steps of the second look at points (recipes/refine.py), which needs no trunk",
+    "refiner_runs": "Trainings of the second look, each going on with the one before",
     "teacher": "Teachers",
     "converted_from": "Converted from",
 }
@@ -112,6 +114,7 @@ def _heads_table(config: ModelConfig) -> str:
     rows = ["| head | kind | what | classes |", "|---|---|---|---|"]
     for head in config.heads:
         title = HEADS[head.name].title if head.name in HEADS else ""
+        title += "; a second look at each point" if head.refine else ""
         rows.append(f"| {head.name} | {head.kind} | {title} | {', '.join(head.classes)} |")
     return "\n".join(rows)
 

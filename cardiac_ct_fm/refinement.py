@@ -36,7 +36,7 @@ PASSES = 2
 
 
 def frames(points: Tensor, hinges: Tensor) -> Tensor:
-    """Axes of each point's patch as columns: away from the root's axis, around it, up the aorta.
+    """Axes of each point's patch as columns: away from the root's axis, around it, down into the ventricle.
 
     Args:
         points: (N, 3) RAS mm, none of them on the axis.
@@ -46,10 +46,10 @@ def frames(points: Tensor, hinges: Tensor) -> Tensor:
         (N, 3, 3), rotations.
     """
     right, left, non = hinges
-    up = F.normalize(torch.linalg.cross(non - right, left - right), dim=0).expand_as(points)
+    down = F.normalize(torch.linalg.cross(non - right, left - right), dim=0).expand_as(points)
     out = points - hinges.mean(0)
-    out = F.normalize(out - (out * up).sum(-1, keepdim=True) * up, dim=-1)
-    return torch.stack([out, torch.linalg.cross(up, out), up], -1)
+    out = F.normalize(out - (out * down).sum(-1, keepdim=True) * down, dim=-1)
+    return torch.stack([out, torch.linalg.cross(down, out), down], -1)
 
 
 def lattice() -> Tensor:

@@ -9,14 +9,17 @@ The card's provenance names every command and commit that trained the file, in o
 benchmarks, and figures of other weights are refused. Models of up to 10 MB go into the package, larger ones into
 ``weights/`` of the clone, with a description in the package. Beside the weights lies ``test/golden.safetensors``: an
 input and every head's logits on a coarser grid, made from the file as it was written; ``tests/test_golden.py`` replays
-it. ``--card-only`` writes card, configuration and ``registry.json`` anew and leaves the weights to the byte; without
-``--run`` it keeps what they say of the training, and it keeps the figures of every benchmark that is not given anew.
+it. ``--refiner`` puts what ``recipes.refine`` trained into these weights or, without ``--run``, into the published
+ones, whose other weights stay to the bit. ``--card-only`` writes card, configuration and ``registry.json`` anew and
+leaves the weights to the byte; without ``--run`` it keeps what they say of the training, and it keeps the figures of
+every benchmark that is not given anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
@@ -35,9 +38,11 @@ from cardiac_ct_fm.manifest import MANIFEST, ModelInfo
 from cardiac_ct_fm.model import CardiacCTModel, create_model, from_pretrained
 from cardiac_ct_fm.preprocess import normalise
 from cardiac_ct_fm.publish import export_pretrained, rewrite_card
+from cardiac_ct_fm.refinement import EDGE
 from cardiac_ct_fm.registry import ASSETS, ELSEWHERE, clone_weights
 from cardiac_ct_fm.tensor_files import read_metadata
 from cardiac_ct_fm.training.evaluate import weights_sha256
+from recipes import refine
 from recipes.benchmarks.planning import weights_id
 from recipes.card_figures import (
     Group,
@@ -69,6 +74,12 @@ def golden_input(model: CardiacCTModel) -> Tensor:
     return torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(0)).half().float()
 
 
+def golden_patches(kinds: int) -> tuple[Tensor, Tensor]:
+    """One patch of noise per landmark, which half precision holds exactly, and which landmark each belongs to."""
+    noise = torch.randn(kinds, 1, EDGE, EDGE, EDGE, generator=torch.Generator().manual_seed(1))
+    return noise.half().float(), torch.arange(kinds)
+
+
 def golden(folder: Path) -> None:
     """Write the input and the logits that the exported model gives, computed in float64: no machine's own rounding."""
     model = from_pretrained(folder, dtype=torch.float64)
@@ -76,6 +87,11 @@ def golden(folder: Path) -> None:
     with torch.inference_mode():
         logits = {name: values[..., ::4, ::4, ::4].float().contiguous() for name, values in model(x.double()).items()}
     tensors = {"input": x.half()} | {f"logits.{name}": values for name, values in logits.items()}
+    for name in model.refiners:
+        patches, kinds = golden_patches(len(model.config.head(name).classes))
+        with torch.inference_mode():
+            values = model.refiners[name](patches.double(), kinds)[..., ::2, ::2, ::2]
+        tensors |= {f"patches.{name}": patches.half(), f"refined.{name}": values.float().contiguous()}
     (folder / "test").mkdir(exist_ok=True)
     save_file(tensors, folder / "test" / "golden.safetensors")
 
@@ -124,6 +140,17 @@ def precision_figures(model: CardiacCTModel, dtype: torch.dtype) -> Group:
             f"largest change of a logit {change:.3f} (logits {span}); "
             f"{others} of {sum(a[:, 0].numel() for a, _ in pairs)} voxels change their class"
         )
+    for name in model.refiners:
+        patches = golden_patches(len(model.config.head(name).classes))
+        with torch.inference_mode():
+            a, b = (m.refiners[name](*patches) for m in (model, stored))
+        change = float((a - b).abs().max())
+        if change > MAX_LOGIT_CHANGE:
+            raise WeightsError(
+                f"{dtype} changes a logit of the second look at {name} by {change:.2f}, and {MAX_LOGIT_CHANGE} is "
+                "allowed; store these weights with --dtype float32."
+            )
+        figures[f"second look at {name}, noise"] = f"largest change of a logit {change:.3f}"
     figures["allowed"] = f"{MAX_LOGIT_CHANGE} of a logit, which is 0.025 of a probability; the export refuses more"
     figures["command"] = f"`python -m recipes.export_weights --model {model.config.name} --run …` prints it"
     return {f"Stored as {str(dtype).removeprefix('torch.')}, against float32": figures}
@@ -172,6 +199,18 @@ def provenance_of(runs: Sequence[Path], model: CardiacCTModel) -> dict[str, Any]
     return {**facts, "runs": pieces}
 
 
+def with_refiner(model: CardiacCTModel, run: Path) -> tuple[CardiacCTModel, dict[str, Any]]:
+    """The model with what a run of ``recipes.refine`` trained, and the provenance of that."""
+    weights = load_file(run / "average.safetensors")
+    width = weights["last.weight"].shape[1]
+    heads = [dataclasses.replace(h, refine=width) if h.name == refine.HEAD else h for h in model.config.heads]
+    whole = create_model(model.config.replace(heads=tuple(heads))).eval()
+    whole.load_state_dict(dict(model.state_dict()) | {f"refiners.{refine.HEAD}.{k}": v for k, v in weights.items()})
+    runs = json.loads((run / "runs.json").read_text(encoding="utf-8"))
+    steps = int(read_metadata(run / "average.safetensors")["step"])
+    return whole, {"refiner_steps": steps, "refiner_runs": runs}
+
+
 def _option(command: Sequence[str], name: str) -> str | None:
     """The value of an option of a command, written as two words or with an equals sign."""
     glued = [word.partition("=")[2] for word in command if word.startswith(f"{name}=")]
@@ -206,6 +245,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     again = {"action": "append", "default": []}
     parser.add_argument("--run", type=Path, nargs="+", default=[], help="folders of recipes.pretrain, in order")
+    parser.add_argument("--refiner", type=Path, help="folder of recipes.refine")
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--tag", default="synthetic")
     parser.add_argument("--heldout", type=Path, **again, help="summary.json of recipes.benchmarks.heldout; repeatable")
@@ -218,8 +258,10 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--card-only", action="store_true", help="leave the weights that are published as they are")
     parser.add_argument("--out", type=Path, help="a folder of weights (default: by size)")
     args = parser.parse_args(arguments)
-    if not args.run and not args.card_only:
-        parser.error("--run is needed, except with --card-only")
+    if not args.run and not args.refiner and not args.card_only:
+        parser.error("--run or --refiner is needed, except with --card-only")
+    if args.refiner and args.card_only:
+        parser.error("--card-only writes no weights, and --refiner brings some")
     args.dtype = getattr(torch, args.dtype)
     return args
 
@@ -259,13 +301,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.run:
         model.load_state_dict(load_file(args.run[-1] / "average.safetensors"))
         provenance = provenance_of(args.run, model) | limits
+    elif args.refiner:
+        model = from_pretrained(folder)
+        provenance = model.config.provenance | limits
+    if args.refiner:
+        model, facts = with_refiner(model, args.refiner)
+        provenance |= facts
     if args.card_only:
         published, old = from_pretrained(folder), ModelInfo.from_manifest(folder / MANIFEST)
         if not args.run:
             model, provenance = published, old.provenance | limits
         elif weights_sha256(rounded(model, args.dtype)) != weights_sha256(published):
             raise UsageError(f"{args.run[-1]} holds other weights than {folder}; --card-only does not write weights.")
-    precision = precision_figures(model, args.dtype) if args.run else {}
+    precision = precision_figures(model, args.dtype) if args.run or args.refiner else {}
     if args.card_only:
         figures = merged(old.metrics, {**measured(args, model), **precision})
         provenance = {"limitations": old.provenance.get("limitations", []), **provenance}

@@ -50,6 +50,9 @@ SAVE_EVERY = 250
 STARTED_FROM = "started_from.json"
 """Where :func:`note_start` writes."""
 
+OF_A_SECOND_LOOK = "refiners."
+"""Where the weights stand that :mod:`recipes.refine` trains, without any trunk."""
+
 FOR_TRAINING = f"heads.{sinus_labels.HEAD}."
 """Where the weights stand that are not published."""
 
@@ -184,6 +187,7 @@ def start_weights(source: str, own: dict[str, torch.Tensor]) -> dict[str, torch.
         own: state dict of the model that is trained.
     """
     weights = load_file(source) if Path(source).is_file() else dict(from_pretrained(source).float().state_dict())
+    weights = {k: v for k, v in weights.items() if not k.startswith(OF_A_SECOND_LOOK)}
     weights |= {k: v for k, v in own.items() if k.startswith(FOR_TRAINING)}
     return weights if weights.keys() == own.keys() else grown(weights, own)
 

@@ -60,6 +60,9 @@ STRAY_MM, STRAY_SHARE = 4.0, 0.07
 TARGET_MM = 1.0
 """SD of the sphere of probability that is asked for."""
 
+SAVE_EVERY = 250
+"""Steps between two checkpoints."""
+
 COLUMNS = ["step", "seconds", "lr", "loss", "hinge_mm", "ostia_mm"]
 """Of ``history.csv``."""
 
@@ -189,7 +192,7 @@ def train(args: argparse.Namespace, arguments: Sequence[str]) -> None:
         if step % args.log_every == 0:
             log(args.out / "history.csv", step, time.time() - begin, lr, np.nanmean(np.array(rows), axis=0).tolist())
             rows.clear()
-        if step % 250 == 0 or step == args.steps:
+        if step % SAVE_EVERY == 0 or step == args.steps:
             save(args.out, network, average, optimiser, step)
 
 

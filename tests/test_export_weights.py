@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from test_golden import replay
 from test_robustness import point
 
 import cardiac_ct_fm as ccf
 from cardiac_ct_fm.errors import OutputError, UsageError, WeightsError
 from cardiac_ct_fm.publish import rewrite_card
+from cardiac_ct_fm.refiner import PointRefiner
 from cardiac_ct_fm.training.digital import held_out_seeds
 from cardiac_ct_fm.training.evaluate import weights_sha256
 from recipes import export_weights, pretrain
@@ -266,6 +268,41 @@ def test_a_grown_model_says_which_steps_trained_which_network(tmp_path: Path) ->
 def test_a_run_is_needed_to_write_weights() -> None:
     with pytest.raises(SystemExit):
         export_weights.main(["--model", MODEL])
+    with pytest.raises(SystemExit):
+        export_weights.main(["--model", MODEL, "--card-only", "--refiner", "runs/refine"])
+
+
+def write_refiner(folder: Path) -> Path:
+    """A finished run of ``recipes.refine``."""
+    folder.mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        weights = PointRefiner(5, 8).state_dict()
+    save_file(weights, folder / "average.safetensors", metadata={"step": "77"})
+    command = ["python", "-m", "recipes.refine", "--out", str(folder)]
+    (folder / "runs.json").write_text(json.dumps([{"from_step": 0, "command": command, "commit": "c" * 40}]))
+    return folder
+
+
+def test_a_second_look_joins_weights_that_are_published_already(published: Path, tmp_path: Path) -> None:
+    folder = tmp_path / published.name
+    shutil.copytree(published, folder)
+    before = ccf.from_pretrained(folder)
+    run = write_refiner(tmp_path / "refine")
+    export_weights.main(["--model", MODEL, "--refiner", str(run), "--out", str(tmp_path)])
+    after = ccf.from_pretrained(folder)
+    own = load_file(run / "average.safetensors")
+    assert all(torch.equal(after.refiners["hps"].state_dict()[k], v.half().float()) for k, v in own.items())
+    old, new = before.state_dict(), after.state_dict()
+    assert all(torch.equal(new[k], v) for k, v in old.items())
+    assert after.config.provenance["runs"] == before.config.provenance["runs"]
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"`python -m recipes.refine --out {run}`" in card and "needs no trunk: 77" in card
+    assert "second look at hps, noise | largest change of a logit" in card
+    replay(folder / "test" / "golden.safetensors")
+    with pytest.raises(UsageError, match="measured with other weights"):
+        real = write_real(tmp_path / "real.json", before)
+        export_weights.main(["--model", MODEL, "--refiner", str(run), "--real", str(real), "--out", str(tmp_path)])
 
 
 @pytest.mark.parametrize("name", ["nowhere.png", "README.md"])

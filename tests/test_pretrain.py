@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from small_models import small_model
 from torch.utils.data import DataLoader
 
 from cardiac_ct_fm.config import DEFAULT_LOOKS, IntensityConfig
+from cardiac_ct_fm.model import create_model
 from cardiac_ct_fm.training.denormals import flushed
 from cardiac_ct_fm.training.looks import CohortLooks, LookPlan
 from recipes import pretrain
@@ -32,6 +34,15 @@ def test_a_training_starts_from_a_runs_file_or_from_published_weights(tmp_path: 
         other = small_model(seed=1)
         other.load_state_dict(pretrain.start_weights(str(source), dict(other.state_dict())))
         assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))
+
+
+def test_what_looks_at_points_again_stays_out_of_a_trunks_training(tmp_path: Path) -> None:
+    heads = ("heart", "hps")
+    config = create_model("cardiac_unet_small", heads=heads).config
+    refining = tuple(replace(head, refine=8) if head.name == "hps" else head for head in config.heads)
+    create_model(config.replace(heads=refining), seed=2).save_pretrained(tmp_path / "published")
+    own = dict(create_model("cardiac_unet_small", heads=heads, seed=1).state_dict())
+    assert pretrain.start_weights(str(tmp_path / "published"), own).keys() == own.keys()
 
 
 @pytest.mark.parametrize(("workers", "done"), [(0, 5), (2, 5)])

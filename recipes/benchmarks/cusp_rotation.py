@@ -47,7 +47,7 @@ def hinge_points(model: CardiacCTModel, case: Case) -> np.ndarray[Any, np.dtype[
 
 
 def turn_error_deg(case: Case, predicted: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    """How far the predicted points are turned against the true ones about the normal toward the aorta, degrees."""
+    """How far the predicted points are turned against the true ones about the normal toward the ventricle, degrees."""
     true = torch.stack([case.heart.landmarks[k] for k in HINGE_POINTS]).double().numpy()
     a, b = true - true.mean(0), predicted - predicted.mean(0)
     normal = np.cross(a[NCC] - a[RCC], a[LCC] - a[RCC])

@@ -1,0 +1,157 @@
+"""The second look at landmarks: axes of the patches, what lies in them, and points from the answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+import cardiac_ct_fm as ccf
+from cardiac_ct_fm.anatomy import HEADS, HINGE_POINTS
+from cardiac_ct_fm.config import HeadConfig
+from cardiac_ct_fm.errors import ConfigError, UsageError
+from cardiac_ct_fm.geometry import Grid
+from cardiac_ct_fm.landmark import Landmark
+from cardiac_ct_fm.refinement import EDGE, around, frames, lattice, patches, places, refined
+from cardiac_ct_fm.refiner import PointRefiner
+from cardiac_ct_fm.training.digital import held_out_case, labelled_scan
+from recipes.turned_roots import turned
+
+NAMES = HEADS["hps"].classes
+HINGES = torch.tensor([[11.0, 3.0, 1.0], [-7.0, 9.0, 0.0], [-3.0, -12.0, -1.0]])
+OSTIUM = torch.tensor([[12.0, 2.0, 14.0]])
+
+turns = hnp.arrays(float, 3, elements=st.floats(-3, 3)).map(Rotation.from_rotvec)
+
+
+@settings(max_examples=50, deadline=None)
+@given(turn=turns, shift=hnp.arrays(float, 3, elements=st.floats(-200, 200)))
+def test_axes_are_a_rotation_and_go_with_the_root(turn: Rotation, shift: np.ndarray) -> None:
+    points = torch.cat([HINGES, OSTIUM]).double()
+    axes = frames(points, HINGES.double())
+    assert torch.allclose(axes.mT @ axes, torch.eye(3).double().expand(4, 3, 3), atol=1e-9)
+    assert torch.linalg.det(axes).numpy() == pytest.approx(1.0)
+    matrix = torch.from_numpy(turn.as_matrix())
+    moved = frames(points @ matrix.T + torch.from_numpy(shift), HINGES.double() @ matrix.T + torch.from_numpy(shift))
+    assert torch.allclose(moved, matrix @ axes, atol=1e-9)
+
+
+def test_down_is_toward_the_ventricle_and_outward_leaves_the_axis() -> None:
+    case = held_out_case(0)
+    marks = case.heart.landmarks
+    hinges = torch.stack([marks[name] for name in HINGE_POINTS])
+    axes = frames(torch.stack([marks[name] for name in NAMES]), hinges)
+    down, middle = axes[0, :, 2], hinges.mean(0)
+    for ostium in ("RCA", "LCA"):
+        assert float((marks[ostium] - middle) @ down) < -3.0
+    for k, name in enumerate(NAMES):
+        assert float((marks[name] - middle) @ axes[k, :, 0]) > 3.0
+
+
+def test_a_patch_shows_the_image_along_its_axes() -> None:
+    grid = Grid.centred([5.0, -3.0, 8.0], 0.9, (70, 72, 74))
+    direction = torch.tensor([0.3, -0.5, 0.8])
+    image = torch.from_numpy(grid.points()) @ direction
+    to_voxel = torch.from_numpy(np.linalg.inv(grid.affine)).float()
+    points = HINGES + torch.tensor([5.0, -3.0, 8.0])
+    axes = frames(points, points)
+    seen = patches(image, to_voxel, points, axes)
+    assert seen.shape == (3, 1, EDGE, EDGE, EDGE)
+    for k in range(3):
+        expected = (lattice() @ axes[k].T + points[k]) @ direction
+        assert torch.allclose(seen[k, 0], expected, atol=1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(offset=hnp.arrays(np.float32, 3, elements=st.floats(-7, 7, width=32)))
+def test_a_point_comes_back_to_a_tenth_of_a_voxel_and_a_second_peak_does_not_pull_it(offset: np.ndarray) -> None:
+    target = torch.from_numpy(offset)
+    away = (lattice() - target).square().sum(-1)
+    other = (lattice() + torch.where(target >= 0, 9.0, -9.0)).square().sum(-1)
+    logits = torch.logsumexp(torch.stack([-away / 2, -other / 2 - 1.0]), 0)[None]
+    at, sure = places(logits)
+    assert torch.allclose(at[0], target, atol=0.1)
+    assert 0.5 < float(sure[0]) < 0.8  # e⁻¹ of the peak lies elsewhere
+
+
+def test_the_part_that_is_resampled_holds_every_patch_on_the_same_lattice() -> None:
+    grid = Grid.centred([0.0, 0.0, 0.0], 1.0, (64, 64, 64))
+    points = torch.cat([HINGES, OSTIUM]).double()
+    part = around(points.numpy(), grid)
+    corners = torch.einsum("nij,abcj->nabci", frames(points, HINGES.double()), lattice().double())
+    assert part.contains((corners + points[:, None, None, None]).numpy()).all()
+    first = grid.voxel(part.world([0.0, 0.0, 0.0]))
+    assert first == pytest.approx(np.round(first))
+
+
+@pytest.fixture(scope="module")
+def model() -> ccf.CardiacCTModel:
+    return ccf.from_pretrained("cardiac_swin_tiny")
+
+
+@pytest.mark.parametrize("seed", [3, 11])
+def test_published_weights_find_hinge_points_that_guesses_missed_by_millimetres(
+    model: ccf.CardiacCTModel, seed: int
+) -> None:
+    case = turned(seed, 0.0, {})
+    marks = {name: mark.double().numpy() for name, mark in case.heart.landmarks.items()}
+    scan = labelled_scan(case, seed, 0, marks["NCC"], 1.0, (64, 64, 64))
+    shown = {name: mark for name, mark in scan.landmarks["hps"].items() if mark.found}
+    rng = np.random.default_rng(seed)
+    guesses = {name: Landmark(name, True, tuple(marks[name] + rng.normal(0, 2.0, 3)), 0.9) for name in shown}
+    guesses = {name: guesses.get(name, Landmark.missing(name)) for name in NAMES}
+    seen = refined(model, "hps", guesses, scan.volume, scan.volume.grid)
+
+    def errors(points: dict[str, Landmark]) -> list[float]:
+        return [float(np.linalg.norm(np.array(points[name].ras_mm) - marks[name])) for name in shown]
+
+    assert list(seen) == list(NAMES)
+    assert np.mean(errors(seen)) < 0.6 * np.mean(errors(guesses))
+    assert max(errors(seen)) < 4.0
+
+
+def test_without_a_hinge_point_nothing_moves(model: ccf.CardiacCTModel) -> None:
+    points = {name: Landmark(name, True, (float(i), 9.0, 4.0), 0.7) for i, name in enumerate(NAMES)}
+    points["LCC"] = Landmark.missing("LCC")
+    scan = labelled_scan(held_out_case(0), 0, 0, np.zeros(3), 2.0, (32, 32, 32))
+    assert refined(model, "hps", points, scan.volume, scan.volume.grid) == points
+
+
+def test_a_model_with_a_second_look_is_saved_and_loaded_and_frozen_by_its_head(tmp_path: Path) -> None:
+    config = ccf.create_model("cardiac_unet_small", heads=["heart", "hps"]).config
+    heads = tuple(replace(head, refine=8) if head.name == "hps" else head for head in config.heads)
+    made = ccf.create_model(config.replace(heads=heads), seed=3)
+    made.save_pretrained(tmp_path / "model")
+    read = ccf.from_pretrained(tmp_path / "model")
+    patch, kinds = torch.randn(5, 1, EDGE, EDGE, EDGE), torch.arange(5)
+    assert torch.equal(read.refiners["hps"](patch, kinds), made.eval().refiners["hps"](patch, kinds))
+    assert not ccf.from_pretrained(tmp_path / "model", heads=["heart"]).refiners
+    read.freeze("hps")
+    assert not any(p.requires_grad for n, p in read.named_parameters() if n.startswith(("heads.hps", "refiners.hps")))
+    read.save_head("hps", tmp_path / "hps.safetensors")
+    other = ccf.from_pretrained(tmp_path / "model", heads=["heart"])
+    other.load_head(tmp_path / "hps.safetensors")
+    assert torch.equal(other.refiners["hps"](patch, kinds), read.refiners["hps"](patch, kinds))
+
+
+@pytest.mark.parametrize("refine", [3, -2, True, 8.0])
+def test_a_second_look_needs_an_even_number_of_channels(refine: object) -> None:
+    with pytest.raises(ConfigError, match="refine="):
+        HeadConfig("hps", "landmarks", NAMES, refine=refine)  # type: ignore[arg-type]
+
+
+def test_a_second_look_needs_the_hinge_points() -> None:
+    with pytest.raises(ConfigError, match="RCC"):
+        HeadConfig("ms", "landmarks", ("MS1", "MS2"), refine=8)
+
+
+def test_patches_of_another_shape_are_refused() -> None:
+    with pytest.raises(UsageError, match="multiple of 8"):
+        PointRefiner(5, 8)(torch.zeros(1, 1, 20, 24, 24), torch.zeros(1, dtype=torch.int64))
