@@ -34,8 +34,7 @@ class CardiacCTModel(
         config: the settings that travel with the weights, heads included; kept up to date by :meth:`add_head`.
         backbone: the trunk.
         heads: the last layers by head name.
-        decoders: private decoders of the heads that have one.
-        refiners: what looks once more at the points of a head, where it has that (:mod:`cardiac_ct_fm.refinement`).
+        decoders, refiners: private decoders and second looks at points (:mod:`cardiac_ct_fm.refinement`), by head.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -62,8 +61,7 @@ class CardiacCTModel(
             ``{"hps": (B, 6, X, Y, Z), …}`` in the order of ``heads``.
 
         Raises:
-            UsageError: the shape does not fit the trunk (the message says what to pad to), a head is unknown, or
-                the heart segmentation is missing or not wanted.
+            UsageError: the shape does not fit the trunk, a head is unknown, or a segmentation is missing or not wanted.
         """
         names = self._chosen(heads)
         skips = self.backbone.encode(self._input(x, segmentation))
@@ -192,10 +190,8 @@ class CardiacCTModel(
             ConfigError: a rate or a decay out of range.
         """
         if lr <= 0 or not 0 < layer_decay <= 1 or weight_decay < 0:
-            raise ConfigError(
-                f"lr={lr}, layer_decay={layer_decay}, weight_decay={weight_decay}: lr must be positive, layer_decay "
-                "in (0, 1] and weight_decay not negative."
-            )
+            wrong = f"lr={lr}, layer_decay={layer_decay}, weight_decay={weight_decay}"
+            raise ConfigError(f"{wrong}: lr must be positive, layer_decay in (0, 1] and weight_decay not negative.")
         groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
@@ -215,10 +211,8 @@ class CardiacCTModel(
     def _depth(self, parameter: str) -> int:
         """Stage of a parameter: 0 at the input, ``len(stages)`` for heads; a private decoder counts as decoder."""
         top = len(self.backbone.stages)
-        if parameter.startswith("decoders."):
-            return top - 1
-        if parameter.startswith(("heads.", "refiners.")):
-            return top
+        if parameter.startswith(("decoders.", "heads.", "refiners.")):
+            return top - parameter.startswith("decoders.")
         inner = parameter.removeprefix("backbone.")
         return next(i for i, prefixes in enumerate(self.backbone.stages) if inner.startswith(prefixes))
 

@@ -26,6 +26,7 @@ from recipes.benchmarks.real_scan import measured_with
 from recipes.benchmarks.robustness_cases import UNCHANGED, Setting
 from recipes.benchmarks.robustness_numbers import summarised
 from recipes.card_figures import held_out_figures, merged, patients, real_scan_figures, robustness_figures, role
+from recipes.stored_weights import precision_figures, rounded
 
 MODEL = "cardiac_unet_small"
 PICTURE = ROOT / "docs" / "coronaries.png"
@@ -146,14 +147,14 @@ def test_a_precision_that_changes_the_answers_is_refused() -> None:
     with torch.no_grad():
         loud.heads["heart"].weight.mul_(1000)
     with pytest.raises(WeightsError, match=r"bfloat16 changes a logit by .* store these weights with --dtype float32"):
-        export_weights.precision_figures(loud, torch.bfloat16)
+        precision_figures(loud, torch.bfloat16)
 
 
 def test_a_card_is_written_anew_and_the_weights_stay(
     published: Path, model: ccf.CardiacCTModel, tmp_path: Path
 ) -> None:
     before = {p.name: p.read_bytes() for p in [*published.glob("*.safetensors"), *published.glob("test/*")]}
-    stored = export_weights.rounded(model, torch.float16)
+    stored = rounded(model, torch.float16)
     real = write_real(tmp_path / "real.json", stored, ascending_aorta_dice=0.77)
     common = ["--model", MODEL, "--out", str(published.parent), "--card-only"]
     export_weights.main([*common, "--real", str(real), "--limitation", "New."])
@@ -182,7 +183,7 @@ def test_figures_of_other_weights_or_looks_are_refused(model: ccf.CardiacCTModel
     looks = write_summary(tmp_path / "looks", model, config={"looks": []})
     with pytest.raises(UsageError, match="measured with other looks"):
         export_weights.check_measured(looks, model, torch.float16)
-    stored = write_summary(tmp_path / "stored", export_weights.rounded(model, torch.float16))
+    stored = write_summary(tmp_path / "stored", rounded(model, torch.float16))
     export_weights.check_measured(stored, model, torch.float16)
 
 
@@ -201,7 +202,7 @@ def test_figures_of_the_real_scan_belong_to_the_weights_and_looks(model: ccf.Car
         return export_weights.measured(export_weights.options(["--card-only", "--real", str(file)]), model)
 
     assert taken(write_real(tmp_path / "own.json", model))
-    assert taken(write_real(tmp_path / "stored.json", export_weights.rounded(model, torch.float16)))
+    assert taken(write_real(tmp_path / "stored.json", rounded(model, torch.float16)))
     with pytest.raises(UsageError, match="measured with other weights"):
         taken(write_real(tmp_path / "other.json", ccf.create_model(MODEL, seed=2)))
     with pytest.raises(UsageError, match="measured with other looks"):

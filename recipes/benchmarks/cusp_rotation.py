@@ -19,9 +19,13 @@ import torch
 
 from cardiac_ct_fm.anatomy import HEADS, HINGE_POINTS
 from cardiac_ct_fm.cohort.case import Case
+from cardiac_ct_fm.geometry import Grid
 from cardiac_ct_fm.guidance import ROOT_ABOVE_MM
+from cardiac_ct_fm.landmark import Landmark
 from cardiac_ct_fm.model import CardiacCTModel
-from cardiac_ct_fm.preprocess import normalise
+from cardiac_ct_fm.preprocess import look_tensor
+from cardiac_ct_fm.refinement import refined
+from cardiac_ct_fm.volume_io import Volume
 from recipes.benchmarks.heldout import load
 from recipes.turned_roots import turned
 
@@ -31,19 +35,27 @@ RCC, LCC, NCC = (HINGE_POINTS.index(name) for name in ("RCC", "LCC", "NCC"))
 
 @torch.inference_mode()
 def hinge_points(model: CardiacCTModel, case: Case) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Predicted hinge points (3, 3), body mm: means of the network's probability, in a look at the true root."""
+    """Predicted hinge points (3, 3), body mm, in a look at the true root.
+
+    Means of the network's probability, which every point has; where there is a second look, what that makes of them.
+    """
     look = next(look for look in model.config.looks if look.name == "root")
     true = torch.stack([case.heart.landmarks[k] for k in HINGE_POINTS]).mean(0)
     centre = true + torch.tensor([0.0, 0.0, ROOT_ABOVE_MM])
-    hu, _ = case.look(centre, look.spacing_mm, (WINDOW, WINDOW, WINDOW), 0)
-    probability = model(normalise(hu, model.config.intensity)[None, None], heads=["hps"])["hps"].softmax(1)[0]
-    grid = case.grid(centre, look.spacing_mm, (WINDOW, WINDOW, WINDOW))
+    shape = (WINDOW, WINDOW, WINDOW)
+    hu, _ = case.look(centre, look.spacing_mm, shape, 0)
+    grid = Grid.centred(centre.double().numpy(), look.spacing_mm, shape)
+    volume = Volume(hu.round().to(torch.int16).numpy(), grid.affine, "digital patient", {})
+    probability = model(look_tensor(volume, grid, model.config.intensity), heads=["hps"])["hps"].softmax(1)[0]
     names = HEADS["hps"].classes
-    points = []
+    points = {name: Landmark.missing(name) for name in names}
     for name in HINGE_POINTS:
-        weight = probability[1 + names.index(name)] ** 2
-        points.append((grid * weight[..., None]).sum((0, 1, 2)) / weight.sum())
-    return torch.stack(points).double().numpy()
+        weight = probability[1 + names.index(name)].double() ** 2
+        x, y, z = ((grid.points_tensor() * weight[..., None]).sum((0, 1, 2)) / weight.sum()).tolist()
+        points[name] = Landmark(name, True, (x, y, z), 1.0)
+    if "hps" in model.refiners:
+        points = refined(model, "hps", points, volume, grid)
+    return np.array([points[name].ras_mm for name in HINGE_POINTS])
 
 
 def turn_error_deg(case: Case, predicted: np.ndarray[Any, np.dtype[np.float64]]) -> float:
