@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model.load_state_dict(load_file(args.run[-1] / "average.safetensors"))
         provenance = provenance_of(args.run, model) | limits
     elif args.refiner:
-        model = from_pretrained(folder)
+        model = from_pretrained(folder if folder.is_dir() else folder.name)
         provenance = model.config.provenance | limits
     if args.refiner:
         model, facts = with_refiner(model, args.refiner)
