@@ -103,12 +103,13 @@ def _one_root(places: list[list[Landmark]], missing: list[Landmark]) -> list[Lan
     best, total = missing, -1.0
     for chosen in itertools.product(*choices):
         confidence = sum(point.confidence for point in chosen)
-        if confidence > total and all(_fit(a, b) for a, b in itertools.combinations(chosen, 2)):
+        if confidence > total and all(fit(a, b) for a, b in itertools.combinations(chosen, 2)):
             best, total = list(chosen), confidence
     return best
 
 
-def _fit(a: Landmark, b: Landmark) -> bool:
+def fit(a: Landmark, b: Landmark) -> bool:
+    """Whether two points can belong to one root: a point always fits itself, and one that was not found."""
     if a.ras_mm is None or b.ras_mm is None:
         return True
     return math.dist(a.ras_mm, b.ras_mm) <= FURTHEST_MM.get(frozenset((a.name, b.name)), math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from importlib.metadata import version
@@ -49,7 +50,8 @@ def export_bundle(model: CardiacCTModel, folder: str | Path) -> Path:
     """Write a MONAI bundle: metadata, an inference workflow, weights as safetensors, the model card.
 
     Four-stage Swin trunks and UNETRs become MONAI's own classes, so that the bundle runs without this package; all
-    heads are the output channels of one convolution. Other trunks need this package beside MONAI.
+    heads are the output channels of one convolution. Other trunks need this package beside MONAI. A bundle gives
+    logits, the first look at points: the second one (:mod:`cardiac_ct_fm.refinement`) is left out.
 
     Args:
         model: a model in float32 without conditioning on a segmentation.
@@ -65,6 +67,7 @@ def export_bundle(model: CardiacCTModel, folder: str | Path) -> Path:
     if model.config.condition_on_seg or not model.config.heads or not model.config.looks:
         raise UsageError("A bundle needs a model with heads and looks and without conditioning on a segmentation.")
     target = Path(folder)
+    model = _of_one_look(model)
     network, weights = _monai_network(model)
     try:
         (target / "docs").mkdir(parents=True, exist_ok=True)
@@ -80,7 +83,9 @@ def export_bundle(model: CardiacCTModel, folder: str | Path) -> Path:
 
 
 def export_onnx(model: CardiacCTModel, path: str | Path, *, window: int = 96) -> Path:
-    """Write an ONNX file with one input ``image`` (1, 1, window³) and one output per head.
+    """Write an ONNX file with one input ``image`` (1, 1, window³) and one output of logits per head.
+
+    A second look at points (:mod:`cardiac_ct_fm.refinement`) is left out.
 
     Args:
         model: a model without conditioning on a segmentation.
@@ -101,6 +106,7 @@ def export_onnx(model: CardiacCTModel, path: str | Path, *, window: int = 96) ->
         raise UsageError("ONNX needs a model with heads and without conditioning on a segmentation.")
     example = torch.zeros(1, 1, window, window, window)
     model.backbone.check_input(example)
+    model = _of_one_look(model)
     outputs = _Tuple(model).to("cpu", torch.float32).eval()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
@@ -113,6 +119,16 @@ def export_onnx(model: CardiacCTModel, path: str | Path, *, window: int = 96) ->
     with atomic_write(path) as temporary:
         program.save(str(temporary), external_data=False)
     return Path(path)
+
+
+def _of_one_look(model: CardiacCTModel) -> CardiacCTModel:
+    """The model itself, or a copy without its second looks at points."""
+    if not model.refiners:
+        return model
+    heads = tuple(dataclasses.replace(head, refine=0) for head in model.config.heads)
+    plain = CardiacCTModel(model.config.replace(heads=heads)).to(next(model.parameters()))
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("refiners.")})
+    return plain.train(model.training)
 
 
 class _Tuple(nn.Module):

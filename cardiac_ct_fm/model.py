@@ -106,7 +106,7 @@ class CardiacCTModel(
 
     @property
     def num_parameters(self) -> int:
-        """Number of weights, trunk and heads together."""
+        """Number of weights: trunk, heads and second looks."""
         return sum(p.numel() for p in self.parameters())
 
     def add_head(

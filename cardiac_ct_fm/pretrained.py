@@ -200,7 +200,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         """Write one head as a file that :meth:`load_head` puts on the same trunk.
 
         Args:
-            name: the head; its own decoder goes along where it has one.
+            name: the head; its own decoder and its second look at points go along where it has them.
             path: a ``.safetensors`` file.
             dtype: precision on disk.
 

@@ -6,6 +6,7 @@ the same side, whatever way the root is turned, and says where in it the point l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cardiac_ct_fm.anatomy import HINGE_POINTS
+from cardiac_ct_fm.decode import fit
 from cardiac_ct_fm.geometry import FloatArray, Grid
 from cardiac_ct_fm.landmark import Landmark
 from cardiac_ct_fm.model import CardiacCTModel
@@ -29,18 +31,26 @@ SPACING_MM = 1.0
 """Edge of a patch's voxel: 24 mm in all hold a leaflet with its sinus, whose edge is 20–25 mm long."""
 
 NEAR_MM = 3.0
-"""A point is the mean of the probability within this distance of its peak, so that a second peak does not pull it."""
+"""A point is the mean of the probability within this distance of its peak, so that a second peak does not pull it (a
+choice of this project)."""
 
 PASSES = 2
-"""The second pass turns the patches by the points of the first."""
+"""The second pass turns the patches by the points of the first (a choice of this project)."""
+
+FURTHEST_MOVE_MM = 11.0
+"""A point that would move further stays where it was: no training looks so far from a guess (``recipes/refine.py``)."""
+
+LEAST_TRIANGLE_MM2 = 50.0
+"""Hinge points whose triangle has less than half of this area give no axes; that of an annulus of 10 mm has 65."""
 
 
 def frames(points: Tensor, hinges: Tensor) -> Tensor:
     """Axes of each point's patch as columns: away from the root's axis, around it, down into the ventricle.
 
     Args:
-        points: (N, 3) RAS mm, none of them on the axis.
-        hinges: (3, 3) hinge points in the order of :data:`~cardiac_ct_fm.anatomy.HINGE_POINTS`, not on one line.
+        points: (N, 3) mm, none of them on the axis, whose axes would be zero.
+        hinges: (3, 3) hinge points in the order of :data:`~cardiac_ct_fm.anatomy.HINGE_POINTS`, not on one line, of
+            which all axes would be zero.
 
     Returns:
         (N, 3, 3), rotations.
@@ -73,7 +83,7 @@ def patches(image: Tensor, to_voxel: Tensor, points: Tensor, axes: Tensor) -> Te
     where = torch.einsum("nij,abcj->nabci", axes, lattice().to(points)) + points[:, None, None, None]
     voxels = where @ to_voxel[:3, :3].T + to_voxel[:3, 3]
     size = torch.tensor(image.shape, dtype=voxels.dtype, device=voxels.device)
-    grid = (voxels / (size - 1) * 2 - 1).flip(-1)
+    grid = (voxels / (size - 1) * 2 - 1).flip(-1).to(image)
     return F.grid_sample(image.expand(len(grid), 1, *image.shape), grid, padding_mode="border", align_corners=True)
 
 
@@ -84,23 +94,29 @@ def places(logits: Tensor) -> tuple[Tensor, Tensor]:
         logits: (N, E, E, E).
 
     Returns:
-        (N, 3) mm from the patch's middle along its axes, and (N,) the probability within :data:`NEAR_MM` of the peak.
+        (N, 3) mm from the patch's middle along its axes, and (N,) the probability within :data:`NEAR_MM` of the peak,
+        at most 1.
     """
     at = lattice().to(logits).reshape(-1, 3)
     probability = logits.flatten(1).softmax(1)
     near = (at - at[probability.argmax(1)][:, None]).norm(dim=-1) <= NEAR_MM
     weight = probability * near
     sure = weight.sum(1)
-    return (weight @ at) / sure[:, None], sure
+    return (weight @ at) / sure[:, None], sure.clamp(max=1.0)
 
 
 def around(points: FloatArray, grid: Grid) -> Grid:
     """The part of a lattice, or what lies beside it, that holds the patches of all points (N, 3), RAS mm."""
-    reach = np.sqrt(3) * EDGE / 2 * SPACING_MM
+    reach = np.sqrt(3) * EDGE / 2 * SPACING_MM + NEAR_MM  # the second pass looks around points that have moved
     corners = grid.voxel(np.array(list(product(*np.stack([points.min(0) - reach, points.max(0) + reach], 1)))))
     first, last = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int)
     x, y, z = (int(n) for n in last - first + 1)
     return grid.block((int(first[0]), int(first[1]), int(first[2])), (x, y, z))
+
+
+def looks_again(model: CardiacCTModel, head: str, grid: Grid) -> bool:
+    """Whether there is a second look at a head's points: it has a refiner, and the first look was fine enough."""
+    return head in model.refiners and max(grid.spacing) <= SPACING_MM + 1e-6
 
 
 @torch.inference_mode()
@@ -117,27 +133,45 @@ def refined(
         grid: lattice of the first look, so that the same voxels are seen.
 
     Returns:
-        The same names. All points as they were where a hinge point is missing: the patches' axes follow from these.
+        The same names. A point's confidence is that of the first look (is this the root, and which point?) times the
+        second look's (where in the patch?). A place outside of the scan, further off than :data:`FURTHEST_MOVE_MM` or
+        too far from the others of its root (:data:`~cardiac_ct_fm.anatomy.FURTHEST_MM`) is not believed: the point
+        stays where it was. All stay as they were where a hinge point is missing or the three lie nearly on one line,
+        because the patches' axes follow from these.
     """
     names = model.config.head(head).classes
     found = [name for name in names if points[name].found]
     if not set(HINGE_POINTS) <= set(found):
         return dict(points)
     start = np.array([points[name].ras_mm for name in found], dtype=np.float64)
+    hinges = [found.index(name) for name in HINGE_POINTS]
+    right, left, non = start[hinges]
+    if np.linalg.norm(np.cross(non - right, left - right)) < LEAST_TRIANGLE_MM2:
+        return dict(points)
     part = around(start, grid)
     device = next(model.parameters()).device
     image = look_tensor(volume, part, model.config.intensity, device)[0, 0]
-    to_voxel = torch.from_numpy(np.linalg.inv(part.affine)).float().to(device)
-    ras = torch.from_numpy(start).float().to(device)
+    to_voxel = torch.from_numpy(np.linalg.inv(part.affine)).to(device)
+    ras = torch.from_numpy(start).to(device)  # in float64: a scan may lie a metre from its origin
     kinds = torch.tensor([names.index(name) for name in found], device=device)
-    hinges = [found.index(name) for name in HINGE_POINTS]
     sure = ras.new_ones(len(found))
     for _ in range(PASSES):
         axes = frames(ras, ras[hinges])
-        offsets, sure = places(model.refiners[head](patches(image, to_voxel, ras, axes), kinds).float())
+        offsets, sure = places(model.refiners[head](patches(image, to_voxel, ras, axes), kinds).double())
         ras = ras + torch.einsum("nij,nj->ni", axes, offsets)
-    moved = {
-        name: replace(points[name], ras_mm=(x, y, z), confidence=p)
+    seen = {
+        name: replace(points[name], ras_mm=(x, y, z), confidence=points[name].confidence * p)
         for name, (x, y, z), p in zip(found, ras.tolist(), sure.tolist(), strict=True)
     }
-    return {**points, **moved}
+    return {name: _believed(points[name], seen, volume.grid) for name in points}
+
+
+def _believed(first: Landmark, seen: Mapping[str, Landmark], scan: Grid) -> Landmark:
+    """The point of the second look where it can be one, else that of the first."""
+    again = seen.get(first.name)
+    if again is None or first.ras_mm is None or again.ras_mm is None:
+        return first
+    near = math.dist(first.ras_mm, again.ras_mm) <= FURTHEST_MOVE_MM
+    one_root = all(fit(again, other) for other in seen.values())
+    there = near and one_root and bool(scan.contains(np.array(again.ras_mm)))
+    return again if there else replace(first, confidence=again.confidence)

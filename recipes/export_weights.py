@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from cardiac_ct_fm.config import ModelConfig
 from cardiac_ct_fm.errors import UsageError
 from cardiac_ct_fm.manifest import MANIFEST, ModelInfo
 from cardiac_ct_fm.model import CardiacCTModel, create_model, from_pretrained
@@ -35,6 +36,7 @@ from cardiac_ct_fm.publish import export_pretrained, rewrite_card
 from cardiac_ct_fm.registry import ASSETS, ELSEWHERE, clone_weights
 from cardiac_ct_fm.tensor_files import read_metadata
 from cardiac_ct_fm.training.evaluate import weights_sha256
+from cardiac_ct_fm.weights import CONFIG_FILE
 from recipes import refine
 from recipes.benchmarks.planning import weights_id
 from recipes.card_figures import (
@@ -101,7 +103,17 @@ def provenance_of(runs: Sequence[Path], model: CardiacCTModel) -> dict[str, Any]
 
 
 def with_refiner(model: CardiacCTModel, run: Path) -> tuple[CardiacCTModel, dict[str, Any]]:
-    """The model with what a run of ``recipes.refine`` trained, and the provenance of that."""
+    """The model with what a run of ``recipes.refine`` trained, and the provenance of that.
+
+    Raises:
+        UsageError: the model has no such head, or one with other points.
+    """
+    own = {head.name: head.classes for head in model.config.heads}.get(refine.HEAD)
+    if own != refine.NAMES:
+        raise UsageError(
+            f"{run} looks at {', '.join(refine.NAMES)}, and the head {refine.HEAD!r} of {model.config.name} has "
+            f"{', '.join(own or ()) or 'none of them'}; train one for these points."
+        )
     weights = load_file(run / "average.safetensors")
     width = weights["last.weight"].shape[1]
     heads = [dataclasses.replace(h, refine=width) if h.name == refine.HEAD else h for h in model.config.heads]
@@ -147,6 +159,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     again = {"action": "append", "default": []}
     parser.add_argument("--run", type=Path, nargs="+", default=[], help="folders of recipes.pretrain, in order")
     parser.add_argument("--refiner", type=Path, help="folder of recipes.refine")
+    parser.add_argument("--base", help="weights that --refiner joins, where --run gives none (default: the published)")
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--tag", default="synthetic")
     parser.add_argument("--heldout", type=Path, **again, help="summary.json of recipes.benchmarks.heldout; repeatable")
@@ -197,13 +210,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     small = model.num_parameters * args.dtype.itemsize <= BUNDLED_BYTES
     out = args.out or (ASSETS if small else ASSETS.parents[1] / "weights")
     folder = out / f"{args.model}.{args.tag}"
+    if args.run and not args.refiner and not args.card_only and folder.is_dir():
+        second = [head.name for head in ModelConfig.load(folder / CONFIG_FILE).heads if head.refine]
+        if second:
+            raise UsageError(f"{folder} looks at {', '.join(second)} again; give its --refiner, or remove the folder.")
     pictures = {Path(file): caption for file, caption in args.picture}
     limits = {"limitations": args.limitation} if args.limitation else {}
     if args.run:
         model.load_state_dict(load_file(args.run[-1] / "average.safetensors"))
         provenance = provenance_of(args.run, model) | limits
     elif args.refiner:
-        model = from_pretrained(folder if folder.is_dir() else folder.name)
+        model = from_pretrained(args.base or folder.name)
         provenance = model.config.provenance | limits
     if args.refiner:
         model, facts = with_refiner(model, args.refiner)

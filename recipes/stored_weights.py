@@ -109,5 +109,6 @@ def precision_figures(model: CardiacCTModel, dtype: torch.dtype) -> Group:
             )
         figures[f"second look at {name}, noise"] = f"largest change of a logit {change:.3f}"
     figures["allowed"] = f"{MAX_LOGIT_CHANGE} of a logit, which is 0.025 of a probability; the export refuses more"
-    figures["command"] = f"`python -m recipes.export_weights --model {model.config.name} --run …` prints it"
+    options = "--run … --refiner …" if model.refiners else "--run …"
+    figures["command"] = f"`python -m recipes.export_weights --model {model.config.name} {options}` prints it"
     return {f"Stored as {str(dtype).removeprefix('torch.')}, against float32": figures}

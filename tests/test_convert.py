@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.networks.nets import SwinUNETR
 from original_networks import HEADS, OriginalSwin, OriginalUNet, OriginalUnetr, old_swin
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from small_models import small_config, small_model
 from torch import Tensor, nn
 
@@ -247,6 +248,14 @@ def test_a_monai_bundle_gives_the_models_logits_and_its_preprocessing(kind: str,
     labels_out = parser.get_parsed_content("postprocessing").transforms[0]({"pred": expected[0]})["pred"]
     assert torch.equal(labels_out[0].long(), model(x)["heart"][0].argmax(0))
     assert torch.equal(labels_out[1].long(), model(x)["hps"][0].argmax(0))
+
+
+def test_a_bundle_leaves_a_second_look_at_points_out(tmp_path: Path) -> None:
+    config = small_config()
+    heads = tuple(dataclasses.replace(head, refine=8) if head.name == "hps" else head for head in config.heads)
+    folder = export_bundle(ccf.create_model(config.replace(heads=heads), seed=0), tmp_path / "bundle")
+    assert not [k for k in load_file(folder / "models" / "model.safetensors") if "refine" in k]
+    assert "second look" not in (folder / "docs" / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_model_that_no_bundle_can_express_is_refused(tmp_path: Path) -> None:

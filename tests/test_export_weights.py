@@ -285,12 +285,15 @@ def write_refiner(folder: Path) -> Path:
     return folder
 
 
-def test_a_second_look_joins_weights_that_are_published_already(published: Path, tmp_path: Path) -> None:
+def test_a_second_look_joins_weights_that_are_published_already(
+    published: Path, runs: list[Path], tmp_path: Path
+) -> None:
     folder = tmp_path / published.name
     shutil.copytree(published, folder)
     before = ccf.from_pretrained(folder)
     run = write_refiner(tmp_path / "refine")
-    export_weights.main(["--model", MODEL, "--refiner", str(run), "--out", str(tmp_path)])
+    base = ["--model", MODEL, "--base", str(published)]
+    export_weights.main([*base, "--refiner", str(run), "--out", str(tmp_path)])
     after = ccf.from_pretrained(folder)
     own = load_file(run / "average.safetensors")
     assert all(torch.equal(after.refiners["hps"].state_dict()[k], v.half().float()) for k, v in own.items())
@@ -303,7 +306,15 @@ def test_a_second_look_joins_weights_that_are_published_already(published: Path,
     replay(folder / "test" / "golden.safetensors")
     with pytest.raises(UsageError, match="measured with other weights"):
         real = write_real(tmp_path / "real.json", before)
-        export_weights.main(["--model", MODEL, "--refiner", str(run), "--real", str(real), "--out", str(tmp_path)])
+        export_weights.main([*base, "--refiner", str(run), "--real", str(real), "--out", str(tmp_path)])
+    with pytest.raises(UsageError, match="looks at hps again; give its --refiner"):
+        export_weights.main(["--model", MODEL, "--run", *map(str, runs), "--out", str(tmp_path)])
+
+
+def test_a_second_look_at_other_points_is_refused(tmp_path: Path) -> None:
+    run = write_refiner(tmp_path / "refine")
+    with pytest.raises(UsageError, match="none of them"):
+        export_weights.with_refiner(ccf.create_model(MODEL, heads=["heart"]), run)
 
 
 @pytest.mark.parametrize("name", ["nowhere.png", "README.md"])

@@ -48,6 +48,10 @@ def test_hinge_points_of_the_real_scan_lie_at_its_annulus_disc(demo):
     assert figures["plane_deg"] <= 10.0
 
 
+def test_the_run_says_whose_points_were_looked_at_again(demo):
+    assert demo.run["second_look"] == ["hps"]
+
+
 def test_every_expected_point_is_listed(demo):
     assert set(demo.landmarks) == set(LANDMARKS)
     assert all(demo.landmarks[name].found for name in HINGE_POINTS)

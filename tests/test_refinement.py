@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from cardiac_ct_fm.config import HeadConfig
 from cardiac_ct_fm.errors import ConfigError, UsageError
 from cardiac_ct_fm.geometry import Grid
 from cardiac_ct_fm.landmark import Landmark
-from cardiac_ct_fm.refinement import EDGE, around, frames, lattice, patches, places, refined
+from cardiac_ct_fm.refinement import EDGE, around, frames, lattice, looks_again, patches, places, refined
 from cardiac_ct_fm.refiner import PointRefiner
 from cardiac_ct_fm.training.digital import held_out_case, labelled_scan
 from recipes.turned_roots import turned
@@ -81,6 +82,11 @@ def test_a_point_comes_back_to_a_tenth_of_a_voxel_and_a_second_peak_does_not_pul
     assert 0.5 < float(sure[0]) < 0.8  # e⁻¹ of the peak lies elsewhere
 
 
+def test_a_certain_place_has_a_confidence_of_one_at_most() -> None:
+    logits = 60 * torch.randn(200, EDGE, EDGE, EDGE, generator=torch.Generator().manual_seed(0))
+    assert float(places(logits)[1].max()) == 1.0
+
+
 def test_the_part_that_is_resampled_holds_every_patch_on_the_same_lattice() -> None:
     grid = Grid.centred([0.0, 0.0, 0.0], 1.0, (64, 64, 64))
     points = torch.cat([HINGES, OSTIUM]).double()
@@ -122,6 +128,80 @@ def test_without_a_hinge_point_nothing_moves(model: ccf.CardiacCTModel) -> None:
     points["LCC"] = Landmark.missing("LCC")
     scan = labelled_scan(held_out_case(0), 0, 0, np.zeros(3), 2.0, (32, 32, 32))
     assert refined(model, "hps", points, scan.volume, scan.volume.grid) == points
+
+
+class Stub(torch.nn.Module):
+    """Is sure that every point lies so far from its patch's middle, along the patch's axes."""
+
+    def __init__(self, *offset_mm: float) -> None:
+        super().__init__()
+        self.offset = torch.tensor(offset_mm)
+
+    def forward(self, patches: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+        return ((lattice() - self.offset).square().sum(-1) / -2).expand(len(patches), -1, -1, -1)
+
+
+@pytest.fixture
+def seen_again(monkeypatch: pytest.MonkeyPatch, model: ccf.CardiacCTModel) -> Callable[..., dict[str, Landmark]]:
+    """What a second look with :class:`Stub` makes of points around the first held-out patient's root."""
+    case = held_out_case(0)
+    middle = torch.stack([case.heart.landmarks[name] for name in HINGE_POINTS]).mean(0).double().numpy()
+    scan = labelled_scan(case, 0, 0, middle, 2.0, (32, 32, 32))
+
+    def look(points: dict[str, Landmark], *offset_mm: float) -> dict[str, Landmark]:
+        monkeypatch.setitem(model.refiners._modules, "hps", Stub(*offset_mm))
+        return refined(model, "hps", points, scan.volume, scan.volume.grid)
+
+    return look
+
+
+def root(case: int = 0) -> dict[str, Landmark]:
+    """The true points of a held-out patient, each half sure."""
+    marks = held_out_case(case).heart.landmarks
+    return {name: Landmark(name, True, tuple(marks[name].tolist()), 0.5) for name in NAMES}
+
+
+def test_points_move_along_their_own_axes_and_their_confidences_multiply(seen_again) -> None:
+    before = root()
+    after = seen_again(before, 1.0, 0.0, 0.0)
+    hinges = np.array([before[name].ras_mm for name in HINGE_POINTS])
+    for name in HINGE_POINTS:
+        start, end = np.array(before[name].ras_mm), np.array(after[name].ras_mm)
+        outward = (start - hinges.mean(0)) / np.linalg.norm(start - hinges.mean(0))
+        assert (end - start) @ outward == pytest.approx(2.0, abs=0.1)  # two passes
+        assert 0.4 < after[name].confidence < 0.5
+
+
+@pytest.mark.parametrize("offset", [(7.0, 0.0, 0.0), (0.0, 0.0, 11.0)])
+def test_a_place_further_off_than_any_training_looked_is_not_believed(seen_again, offset) -> None:
+    before = root()
+    after = seen_again(before, *offset)
+    assert [after[name].ras_mm for name in NAMES] == [before[name].ras_mm for name in NAMES]
+    assert all(after[name].confidence < before[name].confidence for name in NAMES)
+
+
+def test_a_place_outside_of_the_scan_is_not_believed(seen_again) -> None:
+    """The scan ends 32 mm from its middle; the ostium lies just inside."""
+    before = root()
+    hinges = np.array([before[name].ras_mm for name in HINGE_POINTS])
+    edge = hinges.mean(0) + np.array([31.0, 0.0, 0.0])
+    before["RCA"] = Landmark("RCA", True, tuple(edge), 0.5)
+    after = seen_again(before, 2.0, 0.0, 0.0)
+    assert after["RCA"].ras_mm == before["RCA"].ras_mm
+    assert after["NCC"].ras_mm != before["NCC"].ras_mm
+
+
+def test_hinge_points_on_one_line_give_no_axes(seen_again) -> None:
+    before = root()
+    for i, name in enumerate(HINGE_POINTS):
+        before[name] = Landmark(name, True, (10.0 * i, 5.0 * i, 0.0), 0.5)
+    assert seen_again(before, 1.0, 0.0, 0.0) == before
+
+
+def test_a_coarse_first_look_is_not_followed_by_a_second(model: ccf.CardiacCTModel) -> None:
+    at = {mm: Grid.centred([0.0, 0.0, 0.0], mm, (16, 16, 16)) for mm in (1.0, 2.0)}
+    assert looks_again(model, "hps", at[1.0]) and not looks_again(model, "hps", at[2.0])
+    assert not looks_again(model, "ms", at[1.0])
 
 
 def test_a_model_with_a_second_look_is_saved_and_loaded_and_frozen_by_its_head(tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ class RootLook(Predictor):
         look = next(look for look in self.model.config.looks if look.name == "root")
         with full_float32():
             seen = self._answer(source, look, source.grid, [*dict.fromkeys(["heart", *chosen])], None)
-        prediction = Prediction(source, run={"heads": list(chosen)})
-        self._decode(prediction, [seen], chosen)
+            prediction = Prediction(source, run={"heads": list(chosen)})
+            self._decode(prediction, [seen], chosen)
         return prediction
 
 
