@@ -174,6 +174,7 @@ def real_scan_figures(file: Path, model: str) -> Group:
     figures = {
         "Dice of the ascending aorta": f"{found['ascending_aorta_dice']:.2f}",
         "hinge-point circle to the annulus disc": "no circle" if centre is None else f"{centre:.1f} mm, {angle:.0f}°",
+        **_read(found),
         "area of the annulus": _area(found),
         "confidence of the points": {
             k: "not found" if v is None else f"{v:.2f}" for k, v in found["landmarks"].items()
@@ -181,6 +182,19 @@ def real_scan_figures(file: Path, model: str) -> Group:
         "command": _command(f"real_scan --model {model}", quality=_unless("standard", found["quality"])),
     }
     return {"The real demonstration scan, agreement with TotalSegmentator, n=1": figures}
+
+
+def _read(found: Mapping[str, Any]) -> dict[str, str]:
+    """Hinge points beside those that were read by eye; nothing in figures of before there were any."""
+    if "hinge_read_mm" not in found:
+        return {}
+    away = {k: "not found" if mm is None else f"{mm:.1f} mm" for k, mm in found["hinge_read_mm"].items()}
+    circle, angle = found["circle_read_mm"], found["plane_read_deg"]
+    told = ", ".join(f"{k} {mm}" for k, mm in away.items())
+    return {
+        "hinge points to those read by eye (by a developer, once)": told,
+        "their circle to that of the points read": "no circle" if circle is None else f"{circle:.1f} mm, {angle:.0f}°",
+    }
 
 
 def _area(found: Mapping[str, Any]) -> str:

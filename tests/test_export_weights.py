@@ -38,6 +38,9 @@ REAL = {
     "annulus_reference_mm2": 490.0,
     "plane_deg": None,
     "landmarks": {"RCC": 0.5, "MS1": None},
+    "hinge_read_mm": {"RCC": 1.04, "LCC": 2.0, "NCC": None},
+    "circle_read_mm": None,
+    "plane_read_deg": None,
 }
 
 
@@ -120,6 +123,7 @@ def test_the_card_names_model_trainings_figures_and_their_commands(published: Pa
     assert f"`python -m recipes.benchmarks.heldout --model {MODEL} --cohort 1-3/0-1`" in card
     assert "| these patients | validation" in card
     assert f"`python -m recipes.benchmarks.real_scan --model {MODEL}`" in card
+    assert "RCC 1.0 mm, LCC 2.0 mm, NCC not found" in card
     assert "| hinge points | 1.25 mm [1.00–∞], 75% within 4 mm, 8 of 9 found, AUROC of the confidence 0.90 |" in card
     assert "| calcium volume | bias 10 mm³, limits of agreement -20…40 mm³ |" in card
     assert "- It was never trained." in card

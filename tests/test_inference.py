@@ -42,10 +42,12 @@ def test_the_real_scan_agrees_with_totalsegmentator(demo):
     assert figures["components"] == dict.fromkeys(HEART_LABELS, 1)
 
 
-def test_hinge_points_of_the_real_scan_lie_at_its_annulus_disc(demo):
+def test_hinge_points_of_the_real_scan_lie_where_its_leaflets_leave_the_wall(demo):
+    """As read by eye; TotalSegmentator's disc is parallel to them and lies 2–3 mm higher, in the leaflets."""
     figures = agreement(demo)
-    assert figures["circle_centre_mm"] <= 3.0
-    assert figures["plane_deg"] <= 10.0
+    assert max(figures["hinge_read_mm"].values()) <= 2.0
+    assert figures["circle_read_mm"] <= 1.5
+    assert max(figures["plane_deg"], figures["plane_read_deg"]) <= 6.0
 
 
 def test_the_run_says_whose_points_were_looked_at_again(demo):

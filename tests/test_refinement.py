@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -108,7 +109,8 @@ def test_published_weights_find_hinge_points_that_guesses_missed_by_millimetres(
 ) -> None:
     case = turned(seed, 0.0, {})
     marks = {name: mark.double().numpy() for name, mark in case.heart.landmarks.items()}
-    scan = labelled_scan(case, seed, 0, marks["NCC"], 1.0, (64, 64, 64))
+    middle = np.mean([marks[name] for name in HINGE_POINTS], axis=0)
+    scan = labelled_scan(case, seed, 0, middle, 1.0, (80, 80, 80))
     shown = {name: mark for name, mark in scan.landmarks["hps"].items() if mark.found}
     rng = np.random.default_rng(seed)
     guesses = {name: Landmark(name, True, tuple(marks[name] + rng.normal(0, 2.0, 3)), 0.9) for name in shown}
@@ -178,6 +180,26 @@ def test_a_place_further_off_than_any_training_looked_is_not_believed(seen_again
     after = seen_again(before, *offset)
     assert [after[name].ras_mm for name in NAMES] == [before[name].ras_mm for name in NAMES]
     assert all(after[name].confidence < before[name].confidence for name in NAMES)
+
+
+def test_a_second_pass_that_is_less_sure_and_goes_elsewhere_is_not_believed(monkeypatch, model, seen_again) -> None:
+    """Of these two passes the second is flat but for a faint place 5 mm further on."""
+    first, second = Stub(1.0, 0.0, 0.0), Stub(5.0, 0.0, 0.0)
+    calls: list[int] = []
+
+    class Passes(torch.nn.Module):
+        def forward(self, patches: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+            calls.append(len(calls))
+            return first(patches, kinds) if len(calls) == 1 else second(patches, kinds).clamp(min=-1.0)
+
+    before = root()
+    once = seen_again(before, 1.0, 0.0, 0.0)  # both passes go on by 1 mm, and are as sure
+    monkeypatch.setattr(sys.modules[__name__], "Stub", lambda *_: Passes())
+    after = seen_again(before, 0.0)
+    assert calls == [0, 1]
+    for name in HINGE_POINTS:
+        start, twice, end = (np.array(points[name].ras_mm) for points in (before, once, after))
+        assert np.linalg.norm(end - start) == pytest.approx(np.linalg.norm(twice - start) / 2, abs=0.1)
 
 
 def test_a_place_outside_of_the_scan_is_not_believed(seen_again) -> None:

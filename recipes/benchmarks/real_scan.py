@@ -1,6 +1,9 @@
-"""Agreement with TotalSegmentator on the one real scan that is shipped (n = 1; its masks are automatic, not truth).
+"""Agreement with TotalSegmentator, and with hinge points read by eye, on the one real scan that is shipped (n = 1).
 
     python -m recipes.benchmarks.real_scan --model cardiac_swin_tiny
+
+Neither is the truth: the masks are automatic, and their disc of the annulus lies 2–3 mm above where the leaflets leave
+the wall; the points were read once (``examples/data/README.md`` says how).
 
 The figures say which weights and looks they were measured with, in the words of ``recipes.benchmarks.heldout``.
 
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 
 from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS
 from cardiac_ct_fm.inference import Predictor
+from cardiac_ct_fm.landmark_io import read_landmarks
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.result import Prediction
 from cardiac_ct_fm.training.evaluate import weights_sha256
@@ -59,6 +63,9 @@ def agreement(pred: Prediction, folder: Path = SCAN) -> dict[str, Any]:
         "landmarks": {n: (round(p.confidence, 2) if p.found else None) for n, p in pred.landmarks.items()},
         "circle_centre_mm": None,
         "plane_deg": None,
+        "hinge_read_mm": dict.fromkeys(HINGE_POINTS),
+        "circle_read_mm": None,
+        "plane_read_deg": None,
         "annulus_mm2": None if (area := pred.measurements.get("annulus_area_mm2")) is None else area.value,
         "annulus_reference_mm2": reference_area(folder),
     }
@@ -67,8 +74,19 @@ def agreement(pred: Prediction, folder: Path = SCAN) -> dict[str, Any]:
         points = np.array(hinge, dtype=np.float64)
         middle, turned = circle(points)
         result["circle_centre_mm"] = float(np.linalg.norm(middle - centre))
-        result["plane_deg"] = float(np.degrees(np.arccos(min(1.0, abs(float(turned @ normal))))))
+        result["plane_deg"] = _angle(turned, normal)
+        read = read_landmarks(folder / "hinge_points_read.json", HINGE_POINTS)
+        eye = np.array([read[n].ras_mm for n in HINGE_POINTS], dtype=np.float64)
+        away = np.linalg.norm(points - eye, axis=1)
+        result["hinge_read_mm"] = {n: round(float(mm), 2) for n, mm in zip(HINGE_POINTS, away, strict=True)}
+        result["circle_read_mm"] = float(np.linalg.norm(middle - circle(eye)[0]))
+        result["plane_read_deg"] = _angle(turned, circle(eye)[1])
     return result
+
+
+def _angle(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Degrees between two planes with these unit normals (3,)."""
+    return float(np.degrees(np.arccos(min(1.0, abs(float(a @ b))))))
 
 
 def reference_area(folder: Path) -> float:
