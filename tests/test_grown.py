@@ -27,7 +27,8 @@ FOUR = ModelConfig(
 
 
 def grow(old: ccf.CardiacCTModel, new: ccf.CardiacCTModel) -> ccf.CardiacCTModel:
-    new.load_state_dict(grown(dict(old.state_dict()), dict(new.state_dict())))
+    trunk = {k: v for k, v in old.state_dict().items() if not k.startswith(pretrain.OF_A_SECOND_LOOK)}
+    new.load_state_dict(grown(trunk, dict(new.state_dict())))
     return new.eval()
 
 
