@@ -42,10 +42,11 @@ STEADY_MM = 2.0
 of this project: the right ostium of the demonstration scan went 7 mm astray so)."""
 
 FURTHEST_MOVE_MM = 11.0
-"""A point that would move further stays where it was: no training looks so far from a guess (``recipes/refine.py``)."""
+"""A point that would move further stays where it was: no training looks further along an axis of a patch
+(``recipes/refine.py``)."""
 
 LEAST_TRIANGLE_MM2 = 50.0
-"""Hinge points whose triangle has less than half of this area give no axes; that of an annulus of 10 mm has 65."""
+"""Twice the least area of the triangle of hinge points that gives axes; an annulus of 10 mm has 65 mm²."""
 
 
 def frames(points: Tensor, hinges: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def _of_patients(file: Path, summary: Mapping[str, Any]) -> tuple[dict[str, Any]
     for name in POINTS:
         v = summary["landmarks"][name]
         figures[name] = (
-            f"{_spread(v, 'mm')}, {v['success']['4_mm']['rate']:.0%} within 4 mm, {v['found']} of {v['asked']} found"
+            f"{_spread(v, 'mm')}, {_rate(v['success']['4_mm']['rate'])} within 4 mm, {v['found']} of {v['asked']} found"
         )
         if v["swap_rate"]:
             figures[name] += f", {v['swap_rate']:.0%} swapped"
@@ -240,6 +240,11 @@ def robustness_figures(file: Path, model: str) -> Group:
         quality=_unless("standard", about["quality"]),
     )
     return {f"{count} held-out digital patients under one changed condition: median, within 4 mm": figures}
+
+
+def _rate(share: float) -> str:
+    """A share in percent, with a decimal where it would be rounded to all of them."""
+    return f"{share:.1%}" if 0.995 <= share < 1.0 else f"{share:.0%}"
 
 
 def _mm(value: float | None) -> str:

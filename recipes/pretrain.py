@@ -150,23 +150,14 @@ def train(args: argparse.Namespace, arguments: Sequence[str]) -> None:
         if new:
             writer.writerow(["step", "seconds", "lr", *heads])
         for example in islice(loader, max(0, args.steps - step)):
-            lr = args.lr * min(1.0, (step + 1) / args.warmup) * (0.5 + 0.5 * math.cos(math.pi * step / args.steps))
-            for group in optimiser.param_groups:
-                group["lr"] = lr
+            lr = set_rate(optimiser, args, step)
             image = channels_last(example.pop("image").to(device))
             targets = {k: v.to(device) for k, v in example.items()}
             with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
                 logits = model(image, heads=list(targets))
             loss, parts = partial_label_loss(logits, targets, centre_weight=args.centre_weight)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
             step += 1
-            decay = min(0.998, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
-                    slow.lerp_(fast, 1 - decay)
+            learn(model, average, optimiser, loss, step)
             for head, value in parts.items():
                 sums.setdefault(head, []).append(value)
             if step % args.log_every == 0:
@@ -177,6 +168,32 @@ def train(args: argparse.Namespace, arguments: Sequence[str]) -> None:
                 sums.clear()
             if step % SAVE_EVERY == 0 or step == args.steps:
                 save(args.out, model, average, optimiser, step)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, args: argparse.Namespace, step: int) -> float:
+    """The rate after ``step`` updates: it rises over ``args.warmup`` and falls as a cosine to ``args.steps``."""
+    lr = float(args.lr * min(1.0, (step + 1) / args.warmup) * (0.5 + 0.5 * math.cos(math.pi * step / args.steps)))
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+    return lr
+
+
+def learn(
+    model: torch.nn.Module,
+    average: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    loss: torch.Tensor,
+    step: int,
+) -> None:
+    """Update number ``step``, counted from 1, and the average of the weights, which remembers about 500 updates."""
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    decay = min(0.998, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
+            slow.lerp_(fast, 1 - decay)
 
 
 def start_weights(source: str, own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

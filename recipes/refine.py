@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
-import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -38,7 +37,7 @@ from cardiac_ct_fm.refinement import EDGE, SPACING_MM, frames, lattice, patches,
 from cardiac_ct_fm.refiner import PointRefiner
 from cardiac_ct_fm.runtime import fast_bf16
 from cardiac_ct_fm.training.denormals import denormals_as_zero
-from recipes.pretrain import note_run, quiet_worker, resume, save
+from recipes.pretrain import learn, note_run, quiet_worker, resume, save, set_rate
 from recipes.turned_roots import turned_roots
 
 HEAD = "hps"
@@ -187,30 +186,19 @@ def train(args: argparse.Namespace, arguments: Sequence[str]) -> None:
     rows: list[tuple[float, float, float]] = []
     begin = time.time()
     for seen, offsets, kinds in islice(stream, max(0, args.steps - step)):
-        lr = args.lr * min(1.0, (step + 1) / args.warmup) * (0.5 + 0.5 * math.cos(math.pi * step / args.steps))
-        for group in optimiser.param_groups:
-            group["lr"] = lr
-        if not len(kinds):  # a scan that shows no root: nothing to learn, and a mean of nothing is no number
-            step += 1
-            continue
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            logits = network(seen, kinds)
-        loss = cross_entropy(logits, offsets)
-        if not bool(loss.detach().isfinite()):
-            raise DataError(f"The loss of step {step + 1} is {float(loss)}; the last checkpoint is whole.")
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        lr = set_rate(optimiser, args, step)
         step += 1
-        decay = min(0.998, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
-                slow.lerp_(fast, 1 - decay)
-            errors = (places(logits.float())[0] - offsets).norm(dim=1)
-        hinge = torch.isin(kinds, torch.tensor(HINGES))
-        rows.append((float(loss.detach()), float(errors[hinge].median()), float(errors[~hinge].nanmedian())))
-        if step % args.log_every == 0:
+        if len(kinds):  # a scan that shows no root teaches nothing, and a mean of nothing is no number
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                logits = network(seen, kinds)
+            loss = cross_entropy(logits, offsets)
+            if not bool(loss.detach().isfinite()):
+                raise DataError(f"The loss of step {step} is {float(loss)}; the last checkpoint is whole.")
+            learn(network, average, optimiser, loss, step)
+            errors = (places(logits.detach().float())[0] - offsets).norm(dim=1)
+            hinge = torch.isin(kinds, torch.tensor(HINGES))
+            rows.append((float(loss.detach()), float(errors[hinge].nanmedian()), float(errors[~hinge].nanmedian())))
+        if step % args.log_every == 0 and rows:
             log(args.out / "history.csv", step, time.time() - begin, lr, np.nanmean(np.array(rows), axis=0).tolist())
             rows.clear()
         if step % SAVE_EVERY == 0 or step == args.steps:

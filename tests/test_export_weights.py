@@ -25,7 +25,7 @@ from recipes.benchmarks.planning import weights_id
 from recipes.benchmarks.real_scan import measured_with
 from recipes.benchmarks.robustness_cases import UNCHANGED, Setting
 from recipes.benchmarks.robustness_numbers import summarised
-from recipes.card_figures import held_out_figures, merged, patients, real_scan_figures, robustness_figures, role
+from recipes.card_figures import _rate, held_out_figures, merged, patients, real_scan_figures, robustness_figures, role
 from recipes.stored_weights import precision_figures, rounded
 
 MODEL = "cardiac_unet_small"
@@ -307,12 +307,17 @@ def test_a_second_look_joins_weights_that_are_published_already(
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"`python -m recipes.refine --out {run}`" in card and "needs no trunk: 77" in card
     assert "second look at hps, noise | largest change of a logit" in card
+    assert "| trunk and heads | read from files of this precision" in card
     replay(folder / "test" / "golden.safetensors")
     with pytest.raises(UsageError, match="measured with other weights"):
         real = write_real(tmp_path / "real.json", before)
         export_weights.main([*base, "--refiner", str(run), "--real", str(real), "--out", str(tmp_path)])
     with pytest.raises(UsageError, match="looks at hps again; give its --refiner"):
         export_weights.main(["--model", MODEL, "--run", *map(str, runs), "--out", str(tmp_path)])
+
+
+def test_a_share_is_not_rounded_up_to_all() -> None:
+    assert [_rate(share) for share in (1.0, 0.9968, 0.994, 0.97)] == ["100%", "99.7%", "99%", "97%"]
 
 
 def test_a_second_look_at_other_points_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ quartiles, 0.83 and 0.98 mm by the same reckoning, agree with the median's 0.92:
 NETWORK_SD_MM, NETWORK_CONFIDENCE = 1.95 / MAXWELL_MEDIAN, 0.86
 """A hinge point of ``cardiac_swin_tiny`` at 16 250 looks on digital patients that it never saw: median error 1.95
 [1.30–3.44] mm (``recipes.benchmarks.heldout``: 12 patients, 34 points), median confidence 0.86 (the tables that the
-same run leaves). At 22 000 looks it was 1.82 [1.30–2.37] mm (``docs/heldout_tiny.txt``).
+same run leaves). At 22 000 looks it was 1.82 [1.30–2.37] mm; all by the first look alone.
 
 From the median (1.27 mm), not from the upper quartile (1.70 mm): the tail is no normal error (three of the 34 points
 lie 8–11 mm off), and the annulus is less off than it would be. 1.27 mm tells of a median tilt of 5.6° (found: 4.2°), an
@@ -55,8 +55,8 @@ class PlanningOptions:
             that is more likely wrong than right).
         landmark_sd_mm: standard deviation, along each axis, of a landmark of confidence 1 and of confidence 0; linear
             in between. A point of confidence 1 is one that a person placed (:data:`OBSERVER_SD_MM`); confidence 0 is
-            where the line through it and the network's own error (:data:`NETWORK_SD_MM`) ends. Points below a
-            confidence of 0.8 are too few to test the line there.
+            where the line through it and the network's own error (:data:`NETWORK_SD_MM`) ends. With the second
+            look the line says several times too much (``docs/planning.md``), and was left as it is.
         samples: perturbed hinge points for which the annulus contour is traced again; 24 know a standard deviation to
             15 % (house choice).
         seed: of these perturbations.
