@@ -87,7 +87,9 @@ def _of_patients(file: Path, summary: Mapping[str, Any]) -> tuple[dict[str, Any]
         if v["swap_rate"]:
             figures[name] += f", {v['swap_rate']:.0%} swapped"
         if v["confidence_auroc"] is not None:
-            figures[name] += f", AUROC of the confidence {v['confidence_auroc']:.2f}"
+            ends = v["confidence_auroc_ci95"]
+            spread = "" if ends is None else f" [{ends[0]:.2f}–{ends[1]:.2f}]"
+            figures[name] += f", AUROC of the confidence {v['confidence_auroc']:.2f}{spread} ({v['wrong']} wrong)"
     angle = summary["plane"]["plane_angle_deg"]
     figures["annulus plane"] = f"{_spread(angle, '°', 1)}, {angle['asked'] - angle['missed']} of {angle['asked']} found"
     for title, measure, digits in (("Dice", "dice", 2), ("NSD", "nsd", 2), ("HD95, mm", "hd95_mm", 1)):

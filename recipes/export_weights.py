@@ -9,8 +9,10 @@ The card's provenance names every command and commit that trained the file, in o
 benchmarks, and figures of other weights are refused. Models of up to 10 MB go into the package, larger ones into
 ``weights/`` of the clone, with a description in the package. Beside the weights lies ``test/golden.safetensors``: an
 input and every head's logits on a coarser grid, made from the file as it was written; ``tests/test_golden.py`` replays
-it. ``--refiner`` puts what ``recipes.refine`` trained into these weights or, without ``--run``, into the published
-ones, whose other weights stay to the bit. ``--card-only`` writes card, configuration and ``registry.json`` anew and
+it. ``--refiner`` puts what ``recipes.refine`` trained, or the second look of other weights, into these weights or,
+without ``--run``, into those of ``--base``, whose other weights stay to the bit and whose description stays: what a
+federation exported as ``cardiac_swin_tiny.fedkd`` gets the published second look with ``--base FOLDER --tag fedkd
+--refiner cardiac_swin_tiny --out WHERE``. ``--card-only`` writes card, configuration and ``registry.json`` anew and
 leaves the weights to the byte; without ``--run`` it keeps what they say of the training, and it keeps the figures of
 every benchmark that is not given anew.
 """
@@ -33,7 +35,7 @@ from cardiac_ct_fm.errors import UsageError
 from cardiac_ct_fm.manifest import MANIFEST, ModelInfo
 from cardiac_ct_fm.model import CardiacCTModel, create_model, from_pretrained
 from cardiac_ct_fm.publish import export_pretrained, rewrite_card
-from cardiac_ct_fm.registry import ASSETS, ELSEWHERE, clone_weights
+from cardiac_ct_fm.registry import ASSETS, ELSEWHERE, clone_weights, model_info
 from cardiac_ct_fm.tensor_files import read_metadata
 from cardiac_ct_fm.training.evaluate import weights_sha256
 from cardiac_ct_fm.weights import CONFIG_FILE
@@ -102,32 +104,52 @@ def provenance_of(runs: Sequence[Path], model: CardiacCTModel) -> dict[str, Any]
     return {**facts, "runs": pieces}
 
 
-def with_refiner(model: CardiacCTModel, run: Path) -> tuple[CardiacCTModel, dict[str, Any]]:
-    """The model with what a run of ``recipes.refine`` trained, and the provenance of that.
+def with_refiner(model: CardiacCTModel, source: str) -> tuple[CardiacCTModel, dict[str, Any]]:
+    """The model with a second look at its points, and the provenance of that.
+
+    Args:
+        model: what it joins.
+        source: a folder of ``recipes.refine``, or weights that have a second look.
 
     Raises:
-        UsageError: the model has no such head, or one with other points.
+        UsageError: the model has no such head, or one with other points; or the source's weights have no second look.
+        CardiacCTError: the source is neither.
     """
     own = {head.name: head.classes for head in model.config.heads}.get(refine.HEAD)
     if own != refine.NAMES:
         raise UsageError(
-            f"{run} looks at {', '.join(refine.NAMES)}, and the head {refine.HEAD!r} of {model.config.name} has "
+            f"{source} looks at {', '.join(refine.NAMES)}, and the head {refine.HEAD!r} of {model.config.name} has "
             f"{', '.join(own or ()) or 'none of them'}; train one for these points."
         )
-    weights = load_file(run / "average.safetensors")
+    run = Path(source)
+    if (run / "runs.json").exists():
+        weights = load_file(run / "average.safetensors")
+        steps = int(read_metadata(run / "average.safetensors")["step"])
+        facts = {"refiner_steps": steps, "refiner_runs": json.loads((run / "runs.json").read_text(encoding="utf-8"))}
+    else:
+        donor = from_pretrained(source)
+        if refine.HEAD not in donor.refiners:
+            raise UsageError(f"{source} has no second look at {refine.HEAD}; name weights that have one.")
+        weights = donor.refiners[refine.HEAD].state_dict()
+        facts = {key: value for key, value in donor.config.provenance.items() if key.startswith("refiner_")}
     width = weights["last.weight"].shape[1]
     heads = [dataclasses.replace(h, refine=width) if h.name == refine.HEAD else h for h in model.config.heads]
     whole = create_model(model.config.replace(heads=tuple(heads))).eval()
     whole.load_state_dict(dict(model.state_dict()) | {f"refiners.{refine.HEAD}.{k}": v for k, v in weights.items()})
-    runs = json.loads((run / "runs.json").read_text(encoding="utf-8"))
-    steps = int(read_metadata(run / "average.safetensors")["step"])
-    return whole, {"refiner_steps": steps, "refiner_runs": runs}
+    return whole, facts
 
 
 def _option(command: Sequence[str], name: str) -> str | None:
     """The value of an option of a command, written as two words or with an equals sign."""
     glued = [word.partition("=")[2] for word in command if word.startswith(f"{name}=")]
     return command[command.index(name) + 1] if name in command else next(iter(glued), None)
+
+
+def description_of(source: str) -> str:
+    """The line for people that describes weights, given by name or folder."""
+    folder = Path(source)
+    info = ModelInfo.from_manifest(folder / MANIFEST) if folder.is_dir() else model_info(source)
+    return info.description
 
 
 def check_measured(file: Path, model: CardiacCTModel, dtype: torch.dtype) -> None:
@@ -158,7 +180,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     again = {"action": "append", "default": []}
     parser.add_argument("--run", type=Path, nargs="+", default=[], help="folders of recipes.pretrain, in order")
-    parser.add_argument("--refiner", type=Path, help="folder of recipes.refine")
+    parser.add_argument("--refiner", help="folder of recipes.refine, or weights whose second look is taken over")
     parser.add_argument("--base", help="weights that --refiner joins, where --run gives none (default: the published)")
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--tag", default="synthetic")
@@ -214,6 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         second = [head.name for head in ModelConfig.load(folder / CONFIG_FILE).heads if head.refine]
         if second:
             raise UsageError(f"{folder} looks at {', '.join(second)} again; give its --refiner, or remove the folder.")
+    description = DESCRIPTION
     pictures = {Path(file): caption for file, caption in args.picture}
     limits = {"limitations": args.limitation} if args.limitation else {}
     if args.run:
@@ -221,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         provenance = provenance_of(args.run, model) | limits
     elif args.refiner:
         model = from_pretrained(args.base or folder.name)
-        provenance = model.config.provenance | limits
+        provenance, description = model.config.provenance | limits, description_of(args.base or folder.name)
     if args.refiner:
         model, facts = with_refiner(model, args.refiner)
         provenance |= facts
@@ -240,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model._set_config(model.config.replace(provenance=provenance))
         figures = {**measured(args, model), **precision}
         export_pretrained(
-            model, out, tag=args.tag, description=DESCRIPTION, metrics=figures, pictures=pictures,
+            model, out, tag=args.tag, description=description, metrics=figures, pictures=pictures,
             default=True, dtype=args.dtype,
         )  # fmt: skip
         golden(folder)

@@ -16,6 +16,7 @@ from test_robustness import point
 
 import cardiac_ct_fm as ccf
 from cardiac_ct_fm.errors import OutputError, UsageError, WeightsError
+from cardiac_ct_fm.manifest import MANIFEST, ModelInfo
 from cardiac_ct_fm.publish import rewrite_card
 from cardiac_ct_fm.refiner import PointRefiner
 from cardiac_ct_fm.training.digital import held_out_seeds
@@ -68,7 +69,8 @@ def write_real(file: Path, model: ccf.CardiacCTModel, **changes: Any) -> Path:
 def write_summary(folder: Path, model: ccf.CardiacCTModel, **changes: Any) -> Path:
     """Figures as ``recipes.benchmarks.heldout`` writes them, of two patients of each of three sites."""
     folder.mkdir()
-    point = {**SPREAD, "success": {"4_mm": {"rate": 0.75}}, "found": 8, "swap_rate": 0.0, "confidence_auroc": 0.9}
+    point = {**SPREAD, "success": {"4_mm": {"rate": 0.75}}, "found": 8, "swap_rate": 0.0}
+    point |= {"wrong": 3, "confidence_auroc": 0.9, "confidence_auroc_ci95": [0.6, 1.0]}
     summary = {
         "weights_sha256": weights_sha256(model),
         "config": model.config.to_dict(),
@@ -124,7 +126,8 @@ def test_the_card_names_model_trainings_figures_and_their_commands(published: Pa
     assert "| these patients | validation" in card
     assert f"`python -m recipes.benchmarks.real_scan --model {MODEL}`" in card
     assert "RCC 1.0 mm, LCC 2.0 mm, NCC not found" in card
-    assert "| hinge points | 1.25 mm [1.00–∞], 75% within 4 mm, 8 of 9 found, AUROC of the confidence 0.90 |" in card
+    ranks = "AUROC of the confidence 0.90 [0.60–1.00] (3 wrong)"
+    assert f"| hinge points | 1.25 mm [1.00–∞], 75% within 4 mm, 8 of 9 found, {ranks} |" in card
     assert "| calcium volume | bias 10 mm³, limits of agreement -20…40 mm³ |" in card
     assert "- It was never trained." in card
     assert "not recorded" not in card
@@ -316,6 +319,15 @@ def test_a_second_look_joins_weights_that_are_published_already(
         export_weights.main(["--model", MODEL, "--run", *map(str, runs), "--out", str(tmp_path)])
 
 
+def test_weights_of_a_federation_keep_its_description(tmp_path: Path, model: ccf.CardiacCTModel) -> None:
+    base = ccf.export_pretrained(model, tmp_path / "models", tag="fedkd", description="Three sites.", metrics={})
+    command = ["--model", MODEL, "--base", str(base), "--tag", "fedkd", "--refiner", "cardiac_swin_tiny"]
+    export_weights.main([*command, "--out", str(tmp_path / "out")])
+    found = ModelInfo.from_manifest(tmp_path / "out" / base.name / MANIFEST)
+    assert found.description == "Three sites."
+    assert ccf.from_pretrained(tmp_path / "out" / base.name).refiners.keys() == {"hps"}
+
+
 def test_a_share_is_not_rounded_up_to_all() -> None:
     assert [_rate(share) for share in (1.0, 0.9968, 0.994, 0.97)] == ["100%", "99.7%", "99%", "97%"]
 
@@ -323,7 +335,19 @@ def test_a_share_is_not_rounded_up_to_all() -> None:
 def test_a_second_look_at_other_points_is_refused(tmp_path: Path) -> None:
     run = write_refiner(tmp_path / "refine")
     with pytest.raises(UsageError, match="none of them"):
-        export_weights.with_refiner(ccf.create_model(MODEL, heads=["heart"]), run)
+        export_weights.with_refiner(ccf.create_model(MODEL, heads=["heart"]), str(run))
+
+
+def test_other_weights_lend_their_second_look(published: Path) -> None:
+    bare = ccf.from_pretrained(published)
+    lender = ccf.from_pretrained("cardiac_swin_tiny")
+    whole, facts = export_weights.with_refiner(bare, "cardiac_swin_tiny")
+    lent, own = lender.refiners["hps"].state_dict(), whole.refiners["hps"].state_dict()
+    assert own.keys() == lent.keys() and all(torch.equal(own[k], v) for k, v in lent.items())
+    assert all(torch.equal(whole.state_dict()[k], v) for k, v in bare.state_dict().items())
+    assert facts == {k: lender.config.provenance[k] for k in ("refiner_steps", "refiner_runs")}
+    with pytest.raises(UsageError, match="has no second look at hps"):
+        export_weights.with_refiner(bare, str(published))
 
 
 @pytest.mark.parametrize("name", ["nowhere.png", "README.md"])

@@ -306,3 +306,36 @@ def test_auroc_is_one_when_every_wrong_answer_is_less_sure() -> None:
     assert statistics.auroc(1 - sure, wrong) == 0.0
     assert statistics.auroc(np.ones(4), wrong) == 0.5
     assert statistics.auroc(sure, np.zeros(4, bool)) is None
+
+
+def test_the_interval_of_an_auroc_is_wide_where_few_answers_are_wrong() -> None:
+    rng = np.random.default_rng(3)
+    patients = [f"p{i // 3}" for i in range(600)]
+    sure = rng.random(600)
+
+    def width(share: float) -> float:
+        wrong = rng.random(600) < share
+        ends = statistics.auroc_interval(sure, wrong, patients, resamples=400)
+        whole = statistics.auroc(sure, wrong)
+        assert ends is not None and whole is not None and ends[0] <= whole <= ends[1]
+        return ends[1] - ends[0]
+
+    assert width(0.02) > 2 * width(0.3)
+
+
+def test_an_auroc_of_one_patient_s_errors_has_no_interval() -> None:
+    wrong = np.array([True, True, False, False])
+    assert statistics.auroc_interval(np.array([0.1, 0.3, 0.2, 0.4]), wrong, ["a", "a", "b", "c"]) is None
+
+
+def test_resampled_aurocs_of_single_scans_are_those_of_the_rank_sum() -> None:
+    """Without any tie among patients each resample is the AUROC of the drawn answers."""
+    rng = np.random.default_rng(5)
+    sure, wrong = np.round(rng.random(40), 1), rng.random(40) < 0.4
+    ends = statistics.auroc_interval(sure, wrong, [str(i) for i in range(40)], resamples=50, seed=1)
+    order = np.unique([str(i) for i in range(40)], return_inverse=True)[1]
+    inverse = np.argsort(order)
+    drawn = np.random.default_rng(1)
+    picks = [inverse[drawn.integers(40, size=40)] for _ in range(50)]
+    values = [statistics.auroc(sure[k], wrong[k]) for k in picks]
+    assert ends == pytest.approx(tuple(np.quantile([v for v in values if v is not None], [0.025, 0.975])))

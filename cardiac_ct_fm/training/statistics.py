@@ -220,3 +220,39 @@ def auroc(scores: FloatArray, wrong: npt.NDArray[np.bool_]) -> float | None:
         return None
     ranks = rankdata(scores)
     return float((ranks[~wrong].sum() - good * (good + 1) / 2) / (good * bad))
+
+
+def auroc_interval(
+    scores: FloatArray,
+    wrong: npt.NDArray[np.bool_],
+    patients: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of :func:`auroc`, resampling patients: a few wrong answers say little.
+
+    Args:
+        scores: (n,) confidences.
+        wrong: (n,) which answers are wrong.
+        patients: (n,) whose answers they are.
+        resamples: how often patients are drawn; draws in which all or none are wrong rank nothing and are left out.
+        seed: of the draws.
+
+    Returns:
+        Lower and upper end, or None where fewer than two patients have a wrong answer, or fewer than two a right one.
+    """
+    who = np.unique(np.asarray(patients), return_inverse=True)[1]
+    if any(len(np.unique(who[some])) < 2 for some in (wrong, ~wrong)):
+        return None
+    _, rank = np.unique(scores, return_inverse=True)
+    drawn = np.random.default_rng(seed)
+    values = []
+    for _ in range(resamples):
+        times = np.bincount(drawn.integers(who.max() + 1, size=who.max() + 1), minlength=who.max() + 1)[who]
+        bad, good = (np.bincount(rank, times * some) for some in (wrong, ~wrong))
+        if bad.sum() and good.sum():
+            above = good.sum() - np.cumsum(good)
+            values.append(float((bad * (above + good / 2)).sum() / (bad.sum() * good.sum())))
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

@@ -11,10 +11,12 @@ import numpy as np
 from cardiac_ct_fm.anatomy import HINGE_POINTS, OSTIA, SEPTUM
 from cardiac_ct_fm.training.case_scores import Row
 from cardiac_ct_fm.training.statistics import (
+    RESAMPLES,
     SUCCESS_MM,
     FloatArray,
     Statistic,
     auroc,
+    auroc_interval,
     bland_altman,
     interval,
     mean,
@@ -104,12 +106,17 @@ def _all_measures(rows: Sequence[Row], resamples: int | None = None) -> dict[str
 
 def _point_figures(rows: Sequence[Row], names: tuple[str, ...], resamples: int | None) -> dict[str, Any]:
     """Everything about one point or a group of points."""
-    scores = [r.score for r in rows if r.score.structure in names and r.score.measure == "error_mm"]
+    own = [r for r in rows if r.score.structure in names and r.score.measure == "error_mm"]
+    scores = [r.score for r in own]
     _, values = table(rows, names, "error_mm")
     asked = [s for s in scores if s.status in ("ok", "missed")]
     found = [s for s in asked if s.status == "ok"]
+    whose = [r.patient for r in own if r.score.status == "ok"]
     errors = np.array([s.value for s in found], dtype=np.float64)
-    doubt = np.array([s.confidence or 0.0 for s in found])
+    sure = np.array([s.confidence or 0.0 for s in found])
+    wrong = errors > WRONG_MM
+    times = RESAMPLES if resamples is None else resamples
+    ends = auroc_interval(sure, wrong, whose, resamples=times) if times else None
     return {
         **_spread(values, resamples),
         "asked": len(asked),
@@ -125,7 +132,9 @@ def _point_figures(rows: Sequence[Row], names: tuple[str, ...], resamples: int |
             }
             for r in SUCCESS_MM
         },
-        "confidence_auroc": auroc(doubt, errors > WRONG_MM),
+        "wrong": int(wrong.sum()),
+        "confidence_auroc": auroc(sure, wrong),
+        "confidence_auroc_ci95": None if ends is None else list(ends),
     }
 
 
