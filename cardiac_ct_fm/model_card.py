@@ -27,6 +27,7 @@ PROVENANCE_TITLES = {
     "runs": "Trainings, each from the weights of the one before",
     "refiner_steps": "Training steps of the second look at points (recipes/refine.py), which needs no trunk",
     "refiner_runs": "Trainings of the second look, each going on with the one before",
+    "second_look": "Second look at points",
     "teacher": "Teachers",
     "converted_from": "Converted from",
 }

@@ -20,7 +20,6 @@ every benchmark that is not given anew.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
@@ -39,7 +38,6 @@ from cardiac_ct_fm.registry import ASSETS, ELSEWHERE, clone_weights, model_info
 from cardiac_ct_fm.tensor_files import read_metadata
 from cardiac_ct_fm.training.evaluate import weights_sha256
 from cardiac_ct_fm.weights import CONFIG_FILE
-from recipes import refine
 from recipes.benchmarks.planning import weights_id
 from recipes.card_figures import (
     Group,
@@ -50,6 +48,7 @@ from recipes.card_figures import (
     root_look_figures,
 )
 from recipes.pretrain import STARTED_FROM
+from recipes.second_look import with_refiner
 from recipes.stored_weights import golden, precision_figures, rounded
 
 DESCRIPTION = "100 % synthetic: trained on one machine on the digital cohort alone; not federated, not distilled."
@@ -102,41 +101,6 @@ def provenance_of(runs: Sequence[Path], model: CardiacCTModel) -> dict[str, Any]
         stages = len(model.config.backbone.depths)
         facts["grown"] = f"steps: {spent}, whose trunk of {stages} stages grew out of the one before (recipes/grown.py)"
     return {**facts, "runs": pieces}
-
-
-def with_refiner(model: CardiacCTModel, source: str) -> tuple[CardiacCTModel, dict[str, Any]]:
-    """The model with a second look at its points, and the provenance of that.
-
-    Args:
-        model: what it joins.
-        source: a folder of ``recipes.refine``, or weights that have a second look.
-
-    Raises:
-        UsageError: the model has no such head, or one with other points; or the source's weights have no second look.
-        CardiacCTError: the source is neither.
-    """
-    own = {head.name: head.classes for head in model.config.heads}.get(refine.HEAD)
-    if own != refine.NAMES:
-        raise UsageError(
-            f"{source} looks at {', '.join(refine.NAMES)}, and the head {refine.HEAD!r} of {model.config.name} has "
-            f"{', '.join(own or ()) or 'none of them'}; train one for these points."
-        )
-    run = Path(source)
-    if (run / "runs.json").exists():
-        weights = load_file(run / "average.safetensors")
-        steps = int(read_metadata(run / "average.safetensors")["step"])
-        facts = {"refiner_steps": steps, "refiner_runs": json.loads((run / "runs.json").read_text(encoding="utf-8"))}
-    else:
-        donor = from_pretrained(source)
-        if refine.HEAD not in donor.refiners:
-            raise UsageError(f"{source} has no second look at {refine.HEAD}; name weights that have one.")
-        weights = donor.refiners[refine.HEAD].state_dict()
-        facts = {key: value for key, value in donor.config.provenance.items() if key.startswith("refiner_")}
-    width = weights["last.weight"].shape[1]
-    heads = [dataclasses.replace(h, refine=width) if h.name == refine.HEAD else h for h in model.config.heads]
-    whole = create_model(model.config.replace(heads=tuple(heads))).eval()
-    whole.load_state_dict(dict(model.state_dict()) | {f"refiners.{refine.HEAD}.{k}": v for k, v in weights.items()})
-    return whole, facts
 
 
 def _option(command: Sequence[str], name: str) -> str | None:

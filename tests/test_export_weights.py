@@ -27,6 +27,7 @@ from recipes.benchmarks.real_scan import measured_with
 from recipes.benchmarks.robustness_cases import UNCHANGED, Setting
 from recipes.benchmarks.robustness_numbers import summarised
 from recipes.card_figures import _rate, held_out_figures, merged, patients, real_scan_figures, robustness_figures, role
+from recipes.second_look import with_refiner
 from recipes.stored_weights import precision_figures, rounded
 
 MODEL = "cardiac_unet_small"
@@ -335,19 +336,19 @@ def test_a_share_is_not_rounded_up_to_all() -> None:
 def test_a_second_look_at_other_points_is_refused(tmp_path: Path) -> None:
     run = write_refiner(tmp_path / "refine")
     with pytest.raises(UsageError, match="none of them"):
-        export_weights.with_refiner(ccf.create_model(MODEL, heads=["heart"]), str(run))
+        with_refiner(ccf.create_model(MODEL, heads=["heart"]), str(run))
 
 
 def test_other_weights_lend_their_second_look(published: Path) -> None:
     bare = ccf.from_pretrained(published)
     lender = ccf.from_pretrained("cardiac_swin_tiny")
-    whole, facts = export_weights.with_refiner(bare, "cardiac_swin_tiny")
+    whole, facts = with_refiner(bare, "cardiac_swin_tiny")
     lent, own = lender.refiners["hps"].state_dict(), whole.refiners["hps"].state_dict()
     assert own.keys() == lent.keys() and all(torch.equal(own[k], v) for k, v in lent.items())
     assert all(torch.equal(whole.state_dict()[k], v) for k, v in bare.state_dict().items())
     assert facts == {k: lender.config.provenance[k] for k in ("refiner_steps", "refiner_runs")}
     with pytest.raises(UsageError, match="has no second look at hps"):
-        export_weights.with_refiner(bare, str(published))
+        with_refiner(bare, str(published))
 
 
 @pytest.mark.parametrize("name", ["nowhere.png", "README.md"])

@@ -10,8 +10,10 @@ import pytest
 import torch
 from federation_sites import SUBJECTS, quick, write_site
 
+import cardiac_ct_fm as ccf
 from cardiac_ct_fm.anatomy import HEART_LABELS
 from cardiac_ct_fm.errors import ConfigError
+from cardiac_ct_fm.refiner import PointRefiner
 from recipes.federated_distillation.checkpoint import check
 from recipes.federated_distillation.coordinator import FederationError
 from recipes.federated_distillation.export import export
@@ -24,6 +26,7 @@ from recipes.federated_distillation.site_worker import SiteWorker
 from recipes.federated_distillation.sites import folder_site, labels_of_sites
 from recipes.federated_distillation.state import State
 from recipes.federated_distillation.trainee import arrays_of, initial_parameters, load_into, trainee_of
+from recipes.second_look import joined
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +213,22 @@ def test_finetuning_changes_heads_only(make: Callable, tmp_path: Path) -> None:
     before, after = State(start.parent, first).load("fedavg"), state.load("fedavg")
     changed = {n.split(".")[0] for n in after if not np.array_equal(before[n], after[n])}
     assert changed == {"heads", "coarse"}
+
+
+def test_the_second_look_of_a_checkpoint_comes_out_with_the_weights(make: Callable, tmp_path: Path) -> None:
+    first = quick(locations=("site-a",), rounds=1, exp_name="first")
+    bare = ccf.from_pretrained(export(first, run_in_process(first, tmp_path, make(first)), tmp_path / "models"))
+    assert not bare.refiners
+    lent = {f"refiners.hps.{name}": values for name, values in PointRefiner(5, 8).state_dict().items()}
+    start = ccf.export_pretrained(joined(bare, lent), tmp_path / "models", tag="start", dtype=torch.float32)
+    settings = first.replace(ckpt=str(start), exp_name="second")
+    state = run_in_process(settings, tmp_path, make(settings))
+    folder = export(settings, state, tmp_path / "models")
+    found = ccf.from_pretrained(folder).state_dict()
+    assert all(torch.equal(found[name], values) for name, values in lent.items())
+    heads = [name for name in found if name.startswith("heads.")]
+    assert any(not torch.equal(found[name], bare.state_dict()[name]) for name in heads), "they were trained"
+    assert "- Second look at points: of the weights it started from" in (folder / "README.md").read_text("utf-8")
 
 
 def test_teachers_train_whole_even_when_the_student_is_finetuned(make: Callable, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from recipes.federated_distillation.networks import begins_at_checkpoint
 from recipes.federated_distillation.plan import Step, final_step
 from recipes.federated_distillation.settings import Settings
 from recipes.federated_distillation.trainee import initial_parameters
+from recipes.second_look import PREFIX
 
 
 def starting_parameters(settings: Settings, step: Step) -> Arrays:
@@ -67,6 +68,15 @@ def digest(settings: Settings) -> str:
     for name, values in sorted(_read(settings.ckpt).items()):
         found.update(name.encode() + np.ascontiguousarray(values).tobytes())
     return found.hexdigest()
+
+
+def second_look(settings: Settings) -> Arrays:
+    """What the checkpoint has of a second look at points; sites do not train it, and the export gives it back.
+
+    Raises:
+        WeightsError: the checkpoint cannot be read.
+    """
+    return {name: values for name, values in _read(settings.ckpt).items() if name.startswith(PREFIX)}
 
 
 def public_name(ckpt: str) -> str:

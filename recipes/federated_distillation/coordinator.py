@@ -11,11 +11,11 @@ from typing import Any
 
 from cardiac_ct_fm.errors import CardiacCTError, ConfigError
 from recipes.federated_distillation.aggregation import MaskedAverage, UpdateRefusedError
-from recipes.federated_distillation.checkpoint import check, digest, public_name, starting_parameters
+from recipes.federated_distillation.checkpoint import check, digest, public_name, second_look, starting_parameters
 from recipes.federated_distillation.messages import Arrays, Order, Reply
 from recipes.federated_distillation.plan import Step, due
 from recipes.federated_distillation.settings import Settings
-from recipes.federated_distillation.state import CHECKPOINT, UPDATES, State
+from recipes.federated_distillation.state import CHECKPOINT, SECOND_LOOK, UPDATES, State
 from recipes.federated_distillation.watch import History
 
 logger = logging.getLogger("federated_distillation.server")
@@ -84,6 +84,8 @@ class Coordinator:
                 "these (a folder, say), choose another --exp-name, or remove the folder."
             )
         self.state.write(CHECKPOINT, before or now)
+        if again := second_look(self.settings):
+            self.state.save(SECOND_LOOK, again, 0)
 
     def _train(self, step: Step, number: int) -> None:
         """One round: send, average, write."""

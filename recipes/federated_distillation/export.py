@@ -25,8 +25,10 @@ from recipes.federated_distillation.privacy import epsilon
 from recipes.federated_distillation.scoring import flat, summary
 from recipes.federated_distillation.settings import Settings
 from recipes.federated_distillation.sites import labels_of_sites
-from recipes.federated_distillation.state import CHECKPOINT, UPDATES, State
+from recipes.federated_distillation.state import CHECKPOINT, SECOND_LOOK, UPDATES, State
 from recipes.federated_distillation.trainee import model_from
+from recipes.refine import HEAD
+from recipes.second_look import joined
 
 
 def export(settings: Settings, state: State, folder: Path, step: str = "") -> Path:
@@ -55,7 +57,11 @@ def export(settings: Settings, state: State, folder: Path, step: str = "") -> Pa
         raise ConfigError(f"{name} has finished {done} of {chosen.rounds} rounds; run the experiment to its end first.")
     inside = chosen.sites
     model: CardiacCTModel = model_from(chosen, state.load(name))
-    model.config = model.config.replace(provenance=provenance(settings, state, plan, chosen))
+    facts = provenance(settings, state, plan, chosen)
+    if state.has(SECOND_LOOK) and HEAD in chosen.heads:
+        model = joined(model, {key: torch.from_numpy(values) for key, values in state.load(SECOND_LOOK).items()})
+        facts["second_look"] = "of the weights it started from; no site trained it, and the figures are without it"
+    model._set_config(model.config.replace(provenance=facts))
     tag = settings.exp_name if name == final_step(plan).name else f"{settings.exp_name}-{name}"
     return export_pretrained(
         model,

@@ -22,6 +22,9 @@ from recipes.federated_distillation.settings import Settings
 CHECKPOINT = "checkpoint"
 """Name of the JSON result that holds name and hash of the weights that the experiment began with."""
 
+SECOND_LOOK = "second_look"
+"""Name of the file with the second look at points that the weights had that the experiment began with."""
+
 UPDATES = "updates"
 """Name of the JSON result that holds site → updates that it was asked for."""
 
@@ -59,6 +62,10 @@ class State:
             return 0
         with safe_open(str(path), framework="np") as file:
             return int(file.metadata()["rounds"])
+
+    def has(self, step: str) -> bool:
+        """Whether there are parameters of that name."""
+        return self._weights(step).exists()
 
     def load(self, step: str) -> Arrays:
         """Parameters of a training step after its last finished round."""
