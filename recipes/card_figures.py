@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from cardiac_ct_fm.errors import UsageError
 from cardiac_ct_fm.training.digital import SCAN_SHAPE, SCAN_SPACING_MM, held_out_seeds
 
 Group = dict[str, dict[str, Any]]
@@ -77,7 +78,24 @@ def root_look_figures(file: Path, model: str) -> Group:
 
 
 def _of_patients(file: Path, summary: Mapping[str, Any]) -> tuple[dict[str, Any], str, str]:
-    """Figures of digital patients, the option that means these, and whose they are in words."""
+    """Figures of digital patients, the option that means these, and whose they are in words.
+
+    Raises:
+        UsageError: the summary lacks a figure, because an older version wrote it.
+    """
+    try:
+        figures = _medians(summary)
+    except KeyError as error:
+        raise UsageError(f"{file} has no {error}: an older version wrote it; run its benchmark again.") from error
+    with file.with_name("scores.csv").open(newline="", encoding="utf-8") as stream:
+        cases = {row["case"] for row in csv.DictReader(stream)}
+    option, whose = patients(cases)
+    figures["these patients"] = role(cases)
+    return figures, option, whose
+
+
+def _medians(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Points, plane, structures and calcium, a line each."""
     figures: dict[str, Any] = {}
     for name in POINTS:
         v = summary["landmarks"][name]
@@ -89,7 +107,9 @@ def _of_patients(file: Path, summary: Mapping[str, Any]) -> tuple[dict[str, Any]
         if v["confidence_auroc"] is not None:
             ends = v["confidence_auroc_ci95"]
             spread = "" if ends is None else f" [{ends[0]:.2f}–{ends[1]:.2f}]"
-            figures[name] += f", AUROC of the confidence {v['confidence_auroc']:.2f}{spread} ({v['wrong']} wrong)"
+            figures[name] += (
+                f", AUROC of the confidence of those found {v['confidence_auroc']:.2f}{spread} ({v['wrong']} wrong)"
+            )
     angle = summary["plane"]["plane_angle_deg"]
     figures["annulus plane"] = f"{_spread(angle, '°', 1)}, {angle['asked'] - angle['missed']} of {angle['asked']} found"
     for title, measure, digits in (("Dice", "dice", 2), ("NSD", "nsd", 2), ("HD95, mm", "hd95_mm", 1)):
@@ -98,12 +118,11 @@ def _of_patients(file: Path, summary: Mapping[str, Any]) -> tuple[dict[str, Any]
     if calcium is not None:
         v = summary["volumes"]["Calc"]
         limits = f"{v['lower']:.0f}…{v['upper']:.0f} mm³" if v["lower"] is not None else "not determined"
-        figures["calcium volume"] = f"bias {calcium:.0f} mm³, limits of agreement {limits}"
-    with file.with_name("scores.csv").open(newline="", encoding="utf-8") as stream:
-        cases = {row["case"] for row in csv.DictReader(stream)}
-    option, whose = patients(cases)
-    figures["these patients"] = role(cases)
-    return figures, option, whose
+        figures["calcium volume"] = (
+            f"bias {calcium:.0f} mm³, limits of agreement {limits}, in {v['n']} scans that have any or show any; in "
+            f"{v['none_and_none_found']} that have none, none was found"
+        )
+    return figures
 
 
 def _spread(figures: dict[str, Any], unit: str, digits: int = 2) -> str:
@@ -146,7 +165,7 @@ def role(cases: Iterable[str]) -> str:
     known = sum(seed - held_out_seeds(site).start < DECIDED[site] for site, seed in map(_site_and_seed, cases))
     if known:
         return "validation: trainings were judged by patients among them, so that figures are too good by some"
-    return "test: they decided nothing, neither on trainings nor on constants"
+    return "test: no training that is published and no constant was decided by them"
 
 
 def _site_and_seed(case: str) -> tuple[int, int]:

@@ -82,7 +82,7 @@ def write_summary(folder: Path, model: ccf.CardiacCTModel, **changes: Any) -> Pa
         "landmarks": dict.fromkeys(("hinge points", "ostia", "septum"), point),
         "plane": {"plane_angle_deg": SPREAD},
         "segmentation": {"LV": dict.fromkeys(("dice", "nsd", "hd95_mm"), SPREAD)},
-        "volumes": {"Calc": {"bias": 10.0, "lower": -20.0, "upper": 40.0}},
+        "volumes": {"Calc": {"n": 5, "bias": 10.0, "lower": -20.0, "upper": 40.0, "none_and_none_found": 1}},
         **changes,
     }
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -127,9 +127,12 @@ def test_the_card_names_model_trainings_figures_and_their_commands(published: Pa
     assert "| these patients | validation" in card
     assert f"`python -m recipes.benchmarks.real_scan --model {MODEL}`" in card
     assert "RCC 1.0 mm, LCC 2.0 mm, NCC not found" in card
-    ranks = "AUROC of the confidence 0.90 [0.60–1.00] (3 wrong)"
+    ranks = "AUROC of the confidence of those found 0.90 [0.60–1.00] (3 wrong)"
     assert f"| hinge points | 1.25 mm [1.00–∞], 75% within 4 mm, 8 of 9 found, {ranks} |" in card
-    assert "| calcium volume | bias 10 mm³, limits of agreement -20…40 mm³ |" in card
+    assert "| calcium volume | bias 10 mm³, limits of agreement -20…40 mm³, in 5 scans that have any or show any; " in card
+        "| calcium volume | bias 10 mm³, limits of agreement -20…40 mm³, in 5 scans that have any or show any; in 1 that have none"
+        in card
+    )
     assert "- It was never trained." in card
     assert "not recorded" not in card
 

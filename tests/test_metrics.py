@@ -13,13 +13,16 @@ from scipy.spatial.transform import Rotation
 from cardiac_ct_fm.errors import DataError
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.training import statistics
+from cardiac_ct_fm.training.case_scores import Row
 from cardiac_ct_fm.training.metrics import (
+    Score,
     cldice,
     landmark_scores,
     plane_scores,
     segmentation_scores,
     surface_scores,
 )
+from cardiac_ct_fm.training.summary import summarise
 
 HINGES = {"RCC": (12.0, 3.0, 0.5), "LCC": (-8.0, 9.0, 1.0), "NCC": (-3.0, -11.0, -2.0)}
 small = st.floats(-20, 20, allow_nan=False)
@@ -297,6 +300,18 @@ def test_bland_altman_finds_bias_and_limits() -> None:
     assert agreement["bias"] == pytest.approx(20, abs=1.5)
     assert agreement["upper"] == pytest.approx(20 + 19.6, abs=3)
     assert statistics.bland_altman(truth[:1], truth[:1])["lower"] is None
+
+
+def test_scans_without_calcium_do_not_narrow_the_agreement_of_its_volume() -> None:
+    def rows(case: str, reference: float, measured: float) -> list[Row]:
+        values = {"reference_volume_mm3": reference, "volume_mm3": measured}
+        return [Row(case, case, "", Score("calc", "Calc", m, v, "mm3", "ok")) for m, v in values.items()]
+
+    some = [row for i, error in enumerate((-30.0, 10.0, 50.0)) for row in rows(f"a{i}", 200.0, 200.0 + error)]
+    none = [row for i in range(20) for row in rows(f"b{i}", 0.0, 0.0)]
+    found = summarise([*some, *none])["volumes"]["Calc"]
+    assert found["n"] == 3 and found["none_and_none_found"] == 20
+    assert found["upper"] == pytest.approx(10 + 1.96 * 40)
 
 
 def test_auroc_is_one_when_every_wrong_answer_is_less_sure() -> None:

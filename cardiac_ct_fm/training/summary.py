@@ -105,7 +105,11 @@ def _all_measures(rows: Sequence[Row], resamples: int | None = None) -> dict[str
 
 
 def _point_figures(rows: Sequence[Row], names: tuple[str, ...], resamples: int | None) -> dict[str, Any]:
-    """Everything about one point or a group of points."""
+    """Everything about one point or a group of points.
+
+    Points that were not found are failures of every rate and quantile; they have no confidence, so ``wrong``, the
+    AUROC and the share of swapped points are of those found.
+    """
     own = [r for r in rows if r.score.structure in names and r.score.measure == "error_mm"]
     scores = [r.score for r in own]
     _, values = table(rows, names, "error_mm")
@@ -162,15 +166,19 @@ def _spread(values: FloatArray, resamples: int | None) -> dict[str, Any]:
 
 
 def _volume_figures(rows: Sequence[Row], structure: str) -> dict[str, Any]:
-    """Bland–Altman of a structure's volume in mm³, scan by scan."""
+    """Bland–Altman of a structure's volume in mm³, scan by scan.
+
+    Scans that have none of it and in which none was found are counted apart: agreement on nothing is no precision.
+    """
     pairs: dict[str, dict[str, float]] = {}
     for row in rows:
         s = row.score
         if s.structure == structure and s.measure in ("volume_mm3", "reference_volume_mm3") and s.value is not None:
             pairs.setdefault(row.case, {})[s.measure] = s.value
-    whole = [p for p in pairs.values() if len(p) == 2]
+    whole = [p for p in pairs.values() if len(p) == 2 and any(p.values())]
+    empty = sum(len(p) == 2 and not any(p.values()) for p in pairs.values())
     reference, measured = (np.array([p[k] for p in whole]) for k in ("reference_volume_mm3", "volume_mm3"))
-    return bland_altman(reference, measured)
+    return {**bland_altman(reference, measured), "none_and_none_found": empty}
 
 
 def _worst(by_site: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
     python -m recipes.benchmarks.root_look --model cardiac_swin_tiny --out out/root
 
 The whole predictor (``heldout``) costs twenty CPU-seconds a patient; a window around the root costs two, so there can
-be two hundred patients of each site, by which nothing was decided. The window is aimed at the root with the error that
-the look before leaves. An interrupted run goes on.
+be two hundred patients of each site, by which nothing that is published was decided (64 of them were looked at for a
+training that was not: ``docs/weights.md``, 8.). The window is aimed at the root with the error that the look before
+leaves. An interrupted run goes on.
 """
 
 from __future__ import annotations
