@@ -170,15 +170,24 @@ def refined(
         name: replace(points[name], ras_mm=(x, y, z), confidence=points[name].confidence * p)
         for name, (x, y, z), p in zip(found, ras.tolist(), sure.tolist(), strict=True)
     }
-    return {name: _believed(points[name], seen, volume.grid) for name in points}
+    return {**points, **_believed(points, seen, volume.grid)}
 
 
-def _believed(first: Landmark, seen: Mapping[str, Landmark], scan: Grid) -> Landmark:
-    """The point of the second look where it can be one, else that of the first."""
-    again = seen.get(first.name)
-    if again is None or first.ras_mm is None or again.ras_mm is None:
-        return first
-    near = math.dist(first.ras_mm, again.ras_mm) <= FURTHEST_MOVE_MM
-    one_root = all(fit(again, other) for other in seen.values())
-    there = near and one_root and bool(scan.contains(np.array(again.ras_mm)))
-    return again if there else replace(first, confidence=again.confidence)
+def _believed(first: Mapping[str, Landmark], seen: Mapping[str, Landmark], scan: Grid) -> dict[str, Landmark]:
+    """The points of the second look where they can be one root's, else those of the first."""
+    stay = {name: replace(first[name], confidence=again.confidence) for name, again in seen.items()}
+    kept = {name: again if _possible(first[name], again, scan) else stay[name] for name, again in seen.items()}
+    while strange := [name for name in kept if kept[name] is not stay[name] and not _fits(kept[name], kept)]:
+        kept |= {name: stay[name] for name in strange}
+    return kept
+
+
+def _possible(first: Landmark, again: Landmark, scan: Grid) -> bool:
+    """Whether a point can have moved so far, and lies in the scan."""
+    assert first.ras_mm is not None and again.ras_mm is not None  # both were found
+    return math.dist(first.ras_mm, again.ras_mm) <= FURTHEST_MOVE_MM and bool(scan.contains(np.array(again.ras_mm)))
+
+
+def _fits(point: Landmark, root: Mapping[str, Landmark]) -> bool:
+    """Whether a point can belong to the root of the others."""
+    return all(fit(point, other) for other in root.values())

@@ -105,6 +105,23 @@ def hinges_inside(scan, points):
     return {k: np.maximum(points[k], low) for k in ("RCC", "LCC", "NCC")}
 
 
+def test_an_ostium_far_above_the_junction_is_doubted(scan, points):
+    low = measured(scan, points).measurements
+    assert low["rca_height_mm"].status == "ok"
+    junction = low["stj_height_mm"].value
+    high = measured(scan, points | {"RCA": points["RCA"] + POSE.axes[:, 2] * (junction - 8.0)})
+    row = high.measurements["rca_height_mm"]
+    assert (row.status, row.details["reason"]) == ("low_confidence", "ostium_above_junction")
+    assert f"lies {row.value - junction:.1f} mm above the sinotubular junction" in row.details["message"]
+
+
+def test_an_annulus_that_is_hardly_found_again_is_doubted(scan, points):
+    """Points that may lie 15 mm elsewhere give planes beside the root, in which there is no annulus."""
+    row = measured(scan, points, landmark_sd_mm=(15.0, 15.0)).measurements["annulus_area_mm2"]
+    assert (row.status, row.details["reason"], row.uncertainty) == ("low_confidence", "annulus_unsteady", None)
+    assert re.search(r"found again in [0-7] of 8 planes", row.details["message"])
+
+
 @pytest.mark.parametrize("name", ["LCA", "RCA", "MS2"])
 def test_missing_landmark(scan, points, name):
     rest = landmarks({k: v for k, v in points.items() if k != name}) | {name: Landmark.missing(name)}

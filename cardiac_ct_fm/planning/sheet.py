@@ -23,6 +23,9 @@ Status = Literal["ok", "not_found", "truncated", "low_confidence"]
 DRAWS = 400
 """Drawn point sets for values that need no image; the standard deviation is then known to 3.5 %."""
 
+FEWEST_CONTOURS = 8
+"""Of fewer annuli that were traced again no standard deviation is told, and the annulus is doubted (house choice)."""
+
 
 class Sheet:
     """Collects measurements; every name of the catalogue is there in the end.
@@ -166,7 +169,7 @@ class Doubt:
 
     def contour_sd(self, quantity: str, edge_sd: float) -> float | None:
         """Standard deviation of a quantity of the annulus contour, from points and edge together."""
-        if len(self.contours) < 8:
+        if len(self.contours) < FEWEST_CONTOURS:
             return None
         return float(np.hypot(np.std([getattr(c, quantity) for c in self.contours], ddof=1), edge_sd))
 

@@ -14,9 +14,13 @@ from cardiac_ct_fm.planning.annulus import Annulus
 from cardiac_ct_fm.planning.calcium import nearest_cusp
 from cardiac_ct_fm.planning.clean import MAX_OUTSIDE
 from cardiac_ct_fm.planning.planes import Finding
-from cardiac_ct_fm.planning.sheet import Doubt, Sheet, edge_sd
+from cardiac_ct_fm.planning.sheet import FEWEST_CONTOURS, Doubt, Sheet, edge_sd
 
 CUSPS = ("rcc", "lcc", "ncc")
+HIGH_OSTIUM_MM = 5.0
+"""An ostium further above the measured sinotubular junction is doubted: few coronaries leave there, and the junction's
+own height is known to 2 mm (house choice)."""
+
 SCAN_ENDS = Finding("scan_ends", "The scan ends before this level; nothing beyond it is guessed.")
 
 
@@ -47,18 +51,23 @@ def annulus_values(sheet: Sheet, annulus: Annulus, doubt: Doubt) -> bool:
         return False
     facts: dict[str, Any] = {"method": contour.method, "clear_fraction": round(contour.clear_fraction, 3)}
     plane = contour.plane
+    unsteady: list[Finding] = []
+    if len(doubt.contours) < FEWEST_CONTOURS:
+        again = f"its edge was found again in {len(doubt.contours)} of {sheet.options.samples} planes beside it"
+        text = f"The annulus has no standard deviation: {again}. Check contour and hinge points."
+        unsteady.append(Finding("annulus_unsteady", text))
     for quantity in ("area_mm2", "perimeter_mm", "mean_diameter_mm", "area_diameter_mm", "perimeter_diameter_mm"):
         sd = doubt.contour_sd(quantity, edge_sd(contour, quantity))
-        sheet.put(f"annulus_{quantity}", getattr(contour, quantity), sd, plane=plane, details=facts)
+        value = getattr(contour, quantity)
+        sheet.put(f"annulus_{quantity}", value, sd, plane=plane, details=facts, doubts=unsteady)
     for quantity in ("min_diameter_mm", "max_diameter_mm"):
         ends = contour.chord_ras(quantity.startswith("max"))
         sd = doubt.contour_sd(quantity, edge_sd(contour, quantity))
-        sheet.put(
-            f"annulus_{quantity}", getattr(contour, quantity), sd, plane=plane, points={"ends": ends}, details=facts
-        )
+        value, at = getattr(contour, quantity), {"ends": ends}
+        sheet.put(f"annulus_{quantity}", value, sd, plane=plane, points=at, details=facts, doubts=unsteady)
     ratios = np.array([c.min_diameter_mm / c.max_diameter_mm for c in doubt.contours])
     ratio = contour.min_diameter_mm / contour.max_diameter_mm
-    enough = len(ratios) >= 8
+    enough = len(ratios) >= FEWEST_CONTOURS
     sheet.put(
         "annulus_eccentricity", 1.0 - ratio, float(np.std(ratios)) if enough else None, plane=plane, details=facts
     )
@@ -126,9 +135,16 @@ def height_values(sheet: Sheet, annulus: Annulus, doubt: Doubt) -> None:
             continue
         at = points.ras[ostium]
         height = float(annulus.plane.height(at))
-        low = Finding(
-            "ostium_below_annulus", f"{ostium} lies {-height:.1f} mm below the annulus plane; check the points."
-        )
+        doubts = []
+        if height < 0:
+            low = f"{ostium} lies {-height:.1f} mm below the annulus plane; check the points."
+            doubts.append(Finding("ostium_below_annulus", low))
+        junction = sheet.value("stj_height_mm")
+        if junction is not None and height > junction + HIGH_OSTIUM_MM:
+            high = (
+                f"{ostium} lies {height - junction:.1f} mm above the sinotubular junction, where few coronaries leave"
+            )
+            doubts.append(Finding("ostium_above_junction", f"{high}; check the point."))
         sheet.put(
             f"{key}_height_mm",
             height,
@@ -136,7 +152,7 @@ def height_values(sheet: Sheet, annulus: Annulus, doubt: Doubt) -> None:
             uses=(*HINGE_POINTS, ostium),
             plane=annulus.plane,
             points={ostium: at, "foot": at - height * annulus.plane.normal},
-            doubts=[low] if height < 0 else (),
+            doubts=doubts,
         )
         if annulus.contour is None or sheet.value("annulus_area_mm2") is None:
             why = Finding("no_annulus_contour", "There is no contour of the annulus to measure to.")
