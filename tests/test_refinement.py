@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import hypothesis.extra.numpy as hnp
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import cardiac_ct_fm as ccf
-from cardiac_ct_fm.anatomy import HEADS, HINGE_POINTS
+from cardiac_ct_fm.anatomy import FURTHEST_MM, HEADS, HINGE_POINTS
 from cardiac_ct_fm.config import HeadConfig
 from cardiac_ct_fm.decode import fit
 from cardiac_ct_fm.errors import ConfigError, UsageError
@@ -28,6 +30,7 @@ from cardiac_ct_fm.training.digital import held_out_case, labelled_scan
 from recipes.turned_roots import turned
 
 NAMES = HEADS["hps"].classes
+PAIRS = [pair for pair in combinations(NAMES, 2) if frozenset(pair) in FURTHEST_MM]
 HINGES = torch.tensor([[11.0, 3.0, 1.0], [-7.0, 9.0, 0.0], [-3.0, -12.0, -1.0]])
 OSTIUM = torch.tensor([[12.0, 2.0, 14.0]])
 
@@ -209,7 +212,9 @@ def test_whatever_moves_the_points_that_are_kept_can_belong_to_one_root(moves: n
     """A point that goes back to its first place may be too far from one that moved: then that goes back, too."""
     first = root()
     middle = np.mean([p.ras_mm for p in first.values()], axis=0)
-    wide = {n: replace(p, ras_mm=tuple(middle + 1.2 * (np.array(p.ras_mm) - middle))) for n, p in first.items()}
+    room = min(FURTHEST_MM[frozenset(pair)] / math.dist(*(first[n].ras_mm for n in pair)) for pair in PAIRS)
+    grown = {n: middle + 0.98 * room * (np.array(p.ras_mm) - middle) for n, p in first.items()}  # just one root
+    wide = {n: replace(p, ras_mm=tuple(grown[n])) for n, p in first.items()}
     seen = {n: replace(p, ras_mm=tuple(np.array(p.ras_mm) + m)) for (n, p), m in zip(wide.items(), moves, strict=True)}
     kept = _believed(wide, seen, Grid.centred(middle, 1.0, (120, 120, 120)))
     assert all(fit(a, b) for a in wide.values() for b in wide.values())
