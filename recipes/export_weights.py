@@ -145,7 +145,9 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     again = {"action": "append", "default": []}
     parser.add_argument("--run", type=Path, nargs="+", default=[], help="folders of recipes.pretrain, in order")
     parser.add_argument("--refiner", help="folder of recipes.refine, or weights whose second look is taken over")
-    parser.add_argument("--base", help="weights that --refiner joins, where --run gives none (default: the published)")
+    parser.add_argument(
+        "--base", help="weights that --refiner joins, where --run gives none (default: the published); needs --out"
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--tag", default="synthetic")
     parser.add_argument("--heldout", type=Path, **again, help="summary.json of recipes.benchmarks.heldout; repeatable")
@@ -160,6 +162,8 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if not args.run and not args.refiner and not args.card_only:
         parser.error("--run or --refiner is needed, except with --card-only")
+    if args.base and not args.out:
+        parser.error("--base needs --out: what is made of other weights does not go among the published ones")
     if args.refiner and args.card_only:
         parser.error("--card-only writes no weights, and --refiner brings some")
     args.dtype = getattr(torch, args.dtype)
@@ -208,6 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         provenance = provenance_of(args.run, model) | limits
     elif args.refiner:
         model = from_pretrained(args.base or folder.name)
+        if model.config.name != args.model:
+            raise UsageError(f"{args.base} is a {model.config.name}; give --model {model.config.name}.")
         provenance, description = model.config.provenance | limits, description_of(args.base or folder.name)
     if args.refiner:
         model, facts = with_refiner(model, args.refiner)
@@ -228,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures = {**measured(args, model), **precision}
         export_pretrained(
             model, out, tag=args.tag, description=description, metrics=figures, pictures=pictures,
-            default=True, dtype=args.dtype,
+            default=not args.base, dtype=args.dtype,
         )  # fmt: skip
         golden(folder)
     described(folder)

@@ -326,7 +326,11 @@ def test_weights_of_a_federation_keep_its_description(tmp_path: Path, model: ccf
     command = ["--model", MODEL, "--base", str(base), "--tag", "fedkd", "--refiner", "cardiac_swin_tiny"]
     export_weights.main([*command, "--out", str(tmp_path / "out")])
     found = ModelInfo.from_manifest(tmp_path / "out" / base.name / MANIFEST)
-    assert found.description == "Three sites."
+    assert found.description == "Three sites." and not found.default
+    with pytest.raises(SystemExit):
+        export_weights.main(command)
+    with pytest.raises(UsageError, match=f"is a {MODEL}; give --model {MODEL}"):
+        export_weights.main(["--base", str(base), *command[4:], "--out", str(tmp_path / "out")])
     assert ccf.from_pretrained(tmp_path / "out" / base.name).refiners.keys() == {"hps"}
 
 

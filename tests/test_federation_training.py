@@ -24,7 +24,7 @@ from recipes.federated_distillation.plan import make_plan
 from recipes.federated_distillation.settings import Settings
 from recipes.federated_distillation.site_worker import SiteWorker
 from recipes.federated_distillation.sites import folder_site, labels_of_sites
-from recipes.federated_distillation.state import State
+from recipes.federated_distillation.state import SECOND_LOOK, State
 from recipes.federated_distillation.trainee import arrays_of, initial_parameters, load_into, trainee_of
 from recipes.second_look import joined
 
@@ -229,6 +229,20 @@ def test_the_second_look_of_a_checkpoint_comes_out_with_the_weights(make: Callab
     heads = [name for name in found if name.startswith("heads.")]
     assert any(not torch.equal(found[name], bare.state_dict()[name]) for name in heads), "they were trained"
     assert "- Second look at points: of the weights it started from" in (folder / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("teacher", ["unet", "swin_unetr"])
+def test_a_teacher_has_the_checkpoint_s_second_look_only_where_it_began_there(teacher: str, tmp_path: Path) -> None:
+    settings = quick(task="kd", method="kd", output_seg=True, model_type="swin_unetr", teacher_type=teacher,
+                     ckpt="cardiac_swin_tiny", **PARTIAL, rounds=1)  # fmt: skip
+    state = State(tmp_path / "state", settings)
+    step = make_plan(settings, labels_of_sites(settings))[0]
+    state.save(step.name, initial_parameters(step, 0), 1)
+    state.save(SECOND_LOOK, {f"refiners.hps.{k}": v.numpy() for k, v in PointRefiner(5, 8).state_dict().items()}, 0)
+    (state.folder / "history.csv").write_text("step,measure,part,site,value\n", encoding="utf-8")
+    found = ccf.from_pretrained(export(settings, state, tmp_path / "models", step.name))
+    assert (set(found.refiners) == {"hps"}) == (teacher == "swin_unetr")
+    assert ("second_look" in found.config.provenance) == (teacher == "swin_unetr")
 
 
 def test_teachers_train_whole_even_when_the_student_is_finetuned(make: Callable, tmp_path: Path) -> None:

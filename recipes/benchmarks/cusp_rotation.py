@@ -1,6 +1,6 @@
 """Does the network look at the leaflets? How far its hinge points follow cusps that are turned or lifted.
 
-    python -m recipes.benchmarks.cusp_rotation --model cardiac_swin_tiny --n 8
+    python -m recipes.benchmarks.cusp_rotation --model cardiac_swin_tiny --n 6
 
 Each digital patient is rendered as he is, with cusps, septum and ostia turned about the root's axis beyond anatomy, and
 with one hinge point after another higher and lower; only the root look is predicted, aimed at the true root. A network
@@ -37,7 +37,8 @@ RCC, LCC, NCC = (HINGE_POINTS.index(name) for name in ("RCC", "LCC", "NCC"))
 def hinge_points(model: CardiacCTModel, case: Case) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Predicted hinge points (3, 3), body mm, in a look at the true root.
 
-    Means of the network's probability, which every point has; where there is a second look, what that makes of them.
+    Means of the place by the square of the network's probability, which every point has, so that none is missing; where
+    there is a second look, what that makes of them. A prediction decodes more carefully and may say "not found".
     """
     look = next(look for look in model.config.looks if look.name == "root")
     true = torch.stack([case.heart.landmarks[k] for k in HINGE_POINTS]).mean(0)
@@ -90,6 +91,8 @@ def main() -> None:
     parser.add_argument("--lift", type=float, default=2.0, help="mm, up and down; 0 leaves this out")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    if 0.0 not in args.turns:
+        parser.error("--turns needs 0, against which the others are held")
     torch.set_num_threads(1)
     cases = {(seed, turn): turned(seed, turn, {}) for seed in range(args.n) for turn in args.turns}
     for name in args.model:

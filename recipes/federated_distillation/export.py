@@ -19,6 +19,7 @@ from cardiac_ct_fm.errors import ConfigError
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.publish import export_pretrained
 from recipes.federated_distillation.checkpoint import public_name
+from recipes.federated_distillation.networks import begins_at_checkpoint
 from recipes.federated_distillation.plan import Step, final_step, make_plan
 from recipes.federated_distillation.presets import PRESETS
 from recipes.federated_distillation.privacy import epsilon
@@ -58,7 +59,7 @@ def export(settings: Settings, state: State, folder: Path, step: str = "") -> Pa
     inside = chosen.sites
     model: CardiacCTModel = model_from(chosen, state.load(name))
     facts = provenance(settings, state, plan, chosen)
-    if state.has(SECOND_LOOK) and HEAD in chosen.heads:
+    if state.has(SECOND_LOOK) and HEAD in chosen.heads and begins_at_checkpoint(settings, chosen.network):
         model = joined(model, {key: torch.from_numpy(values) for key, values in state.load(SECOND_LOOK).items()})
         facts["second_look"] = "of the weights it started from; no site trained it, and the figures are without it"
     model._set_config(model.config.replace(provenance=facts))
