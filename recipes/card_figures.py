@@ -103,7 +103,7 @@ def _medians(summary: Mapping[str, Any]) -> dict[str, Any]:
             f"{_spread(v, 'mm')}, {_rate(v['success']['4_mm']['rate'])} within 4 mm, {v['found']} of {v['asked']} found"
         )
         if v["swap_rate"]:
-            figures[name] += f", {v['swap_rate']:.0%} swapped"
+            figures[name] += f", {round(v['swap_rate'] * v['found'])} of these swapped"
         if v["confidence_auroc"] is not None:
             ends = v["confidence_auroc_ci95"]
             spread = "" if ends is None else f" [{ends[0]:.2f}–{ends[1]:.2f}]"
