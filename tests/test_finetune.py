@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from command_line import files_in, run
-from labelled_patients import PATIENTS, listing, rows, save
-from small_trunk import RESULTS, SETTINGS, head_of, logits, same, trunk
+from labelled_patients import PATIENTS, listing, rows, save, write_patients
+from small_trunk import RESULTS, SETTINGS, contents, head_of, logits, same, trunk
 
 import cardiac_ct_fm as ccf
 from cardiac_ct_fm.training import loop
@@ -86,6 +86,19 @@ def test_a_finished_training_is_read_back_and_another_one_is_not_written_over_it
     with pytest.raises(ccf.UsageError, match="holds the result of another training"):
         finetune(trunk(), data_list, "ventricle", out=out, settings=dataclasses.replace(SETTINGS, lr=0.5))
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+def test_a_label_that_was_corrected_since_is_not_answered_with_the_old_head(tmp_path: Path) -> None:
+    source = write_patients(tmp_path / "patients")
+    out, settings = tmp_path / "out", dataclasses.replace(SETTINGS, epochs=1)
+    finetune(trunk(), source, "ventricle", out=out, settings=settings)
+    before = contents(out)
+    label = source.parent / "p0" / "ventricle.nii.gz"
+    scan = nib.load(label)
+    save(label, np.zeros(scan.shape, np.uint8), scan.affine)
+    with pytest.raises(ccf.UsageError, match=r"a label was changed.*Choose another folder, or remove it"):
+        finetune(trunk(), source, "ventricle", out=out, settings=settings)
+    assert contents(out) == before
 
 
 def test_points_are_learned_alike_from_json_slicer_and_mitk(labelled: Path) -> None:

@@ -88,7 +88,8 @@ def finetune(
         progress: told after every step, with the time left.
 
     Raises:
-        UsageError: the head exists, its name or classes do not do, or ``out`` holds another training.
+        UsageError: the head exists, its name or classes do not do, or ``out`` holds another training, or one on files
+            that have changed since.
         DataError: a scan without label, a label that does not fit its image or the classes, a patient in training
             and validation.
         WeightsError: the model cannot be loaded.
@@ -108,7 +109,7 @@ def finetune(
     stamps = [dict(source.stamps) for source in sources.values()]
     fingerprint = hashlib.sha256(json.dumps([about, stamps], sort_keys=True).encode()).hexdigest()
     if folder is not None and complete:
-        return _finished(folder, about, base, head, settings)
+        return _finished(folder, about, fingerprint, base, head, settings)
     learner = trainee(settings.train, network, head)
     with tempfile.TemporaryDirectory(prefix="cardiac-ct-fm-") as scratch:
         home = Path(scratch) if folder is None else folder
@@ -126,7 +127,7 @@ def finetune(
         network.requires_grad_(True)
         path = None
         if folder is not None:
-            path = _write(folder, learner, windows, standing, about, settings)
+            path = _write(folder, learner, windows, standing, about, fingerprint, settings)
     return FinetuneResult(network, head, path, standing.best, standing)
 
 
@@ -224,18 +225,23 @@ def _about(
 
 
 def _finished(
-    folder: Path, about: dict[str, Any], base: CardiacCTModel, head: str, settings: FinetuneSettings
+    folder: Path, about: dict[str, Any], fingerprint: str, base: CardiacCTModel, head: str, settings: FinetuneSettings
 ) -> FinetuneResult:
     """The result that is there already.
 
     Raises:
-        UsageError: it is another training's.
+        UsageError: it is another training's, or its scans or labels have changed since.
     """
     report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     if any(report.get(key) != value for key, value in about.items()):
         raise UsageError(
             f"{folder} holds the result of another training ({report['head']['name']} on {report['model']}); choose "
             "another folder or remove it."
+        )
+    if report.get("fingerprint") != fingerprint:
+        raise UsageError(
+            f"{folder} holds the result of a training on other files: a scan or a label was changed or moved since, "
+            "or another version of this package wrote it. Choose another folder, or remove it to train anew."
         )
     path = folder / str(report["result"])
     tidy(folder, path)
@@ -257,6 +263,7 @@ def _write(
     windows: Windows,
     standing: Standing,
     about: dict[str, Any],
+    fingerprint: str,
     settings: FinetuneSettings,
 ) -> Path:
     """All results; the report last, then what was only needed to go on is removed."""
@@ -276,7 +283,7 @@ def _write(
     draw_montage(folder / "montage.png", learner, windows, MONTAGE_WINDOWS)
     figures = {"epochs": standing.epoch, "best_epoch": standing.best_epoch, "best_val_dice": standing.best}
     ending = {"seconds": round(standing.seconds, 1), "warning": standing.warning, "result": path.name}
-    write_json(folder / REPORT, {**about, **figures, **ending})
+    write_json(folder / REPORT, {**about, "fingerprint": fingerprint, **figures, **ending})
     tidy(folder, path)
     return path
 
