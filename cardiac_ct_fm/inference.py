@@ -266,11 +266,11 @@ class Predictor:
     def _run(
         self, quality: Quality, heads: tuple[str, ...], laps: dict[str, float], found: _Place, answers: list[Answer]
     ) -> dict[str, Any]:
-        config = self.model.config
+        config, files = self.model.config, self.model.weight_files
         return {
             "package": {"cardiac_ct_fm": __version__, "torch": torch.__version__},
             "model": config.name,
-            "weights_sha256": self.model.weight_files.sha256 if self.model.weight_files else None,
+            "weights_sha256": {**files.sha256, **files.heads} if files else None,
             "trunk_sha256": self.model.trunk_sha256(),
             "provenance": config.provenance,
             "device": str(self.device),

@@ -242,7 +242,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         self.load_state_dict(file.tensors, strict=False)  # these keys alone; check_match compared them
         self._set_config(config)
         if self.weight_files is not None:
-            self.weight_files = self.weight_files.with_head(Path(path))
+            self.weight_files = self.weight_files.with_head(name, Path(path))
         return name
 
     def _uninstall(self, name: str) -> None:

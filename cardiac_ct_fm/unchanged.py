@@ -37,10 +37,10 @@ def original_files(
 
     Returns:
         What ``registry.json`` says, and name in the folder → file: pictures, weights, configuration. Each lies in the
-        model's own folder, none behind a link that leads out of it. None where the model was changed, or where its
-        files or the list of their sha256 are no longer there, cannot be read or do not agree.
+        model's own folder, none behind a link that leads out of it. None where the model was changed or has a head
+        from elsewhere, or where its files or the list of their sha256 are gone, cannot be read or do not agree.
     """
-    if files is None or not _is_same(config, weights, files):
+    if files is None or files.heads or not _is_same(config, weights, files):
         return None
     fetch = _fetcher(files)
     try:

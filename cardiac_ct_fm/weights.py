@@ -39,10 +39,11 @@ class WeightFiles:
     Attributes:
         source: where they came from, in words for a report.
         config: ``config.json``.
-        tensors: the safetensors file, or its shards.
-        sha256: file name → digest of the tensor files.
+        tensors: the model's own safetensors file, or its shards.
+        sha256: file name → digest of these.
         verified: whether the model's own digests were compared with a published list.
         hub: fetches further files of the same commit, as these were fetched; None for a folder.
+        heads: head → digest of its file, for heads from files of their own.
     """
 
     source: str
@@ -51,10 +52,11 @@ class WeightFiles:
     sha256: dict[str, str]
     verified: bool
     hub: HubFetcher | None = field(default=None, repr=False, compare=False)
+    heads: dict[str, str] = field(default_factory=dict)
 
-    def with_head(self, path: Path) -> WeightFiles:
-        """These files and a head file, which carries the identity of its trunk instead of a published digest."""
-        return replace(self, tensors=(*self.tensors, path), sha256={**self.sha256, path.name: sha256_of(path)})
+    def with_head(self, head: str, path: Path) -> WeightFiles:
+        """The same with the digest of a head's file, which has no published one but names the trunk it belongs to."""
+        return replace(self, heads={**self.heads, head: sha256_of(path)})
 
 
 def resolve(source: str | Path, hub: HubOptions | None = None, *, verify: bool = True) -> WeightFiles:

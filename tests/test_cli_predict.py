@@ -176,7 +176,7 @@ def test_a_head_of_ones_own_joins_the_prediction(small_scan: Path, finder: Path,
     assert answer.code == 0, answer.err
     assert "Coronary" in answer.out
     written = json.loads((tmp_path / "out" / "small" / "run.json").read_text())["weights_sha256"]
-    assert written["coronaries.safetensors"] == sha256_of(tmp_path / "coronaries.safetensors")
+    assert written["coronaries"] == sha256_of(tmp_path / "coronaries.safetensors")
     assert model.weight_files is None, "a random head is in no file"
 
 

@@ -228,7 +228,7 @@ def test_the_picture_names_the_model_and_the_first_digits_of_its_weights(scan):
     digest = {name: 8 * first + 56 * "0" for name, first in zip("vwxyz", "abcde", strict=True)}
     one = {"model": "cardiac_swin_tiny", "weights_sha256": {"model.safetensors": digest["v"]}}
     assert caption(one).endswith("cardiac_swin_tiny   weights aaaaaaaa")
-    with_head = one | {"weights_sha256": {"model.safetensors": digest["v"], "mine.safetensors": digest["w"]}}
+    with_head = one | {"weights_sha256": {"model.safetensors": digest["v"], "mine": digest["w"]}}
     assert caption(with_head).endswith("weights aaaaaaaa + bbbbbbbb")
     assert caption(one | {"weights_sha256": digest}).endswith("weights aaaaaaaa + bbbbbbbb + cccccccc + 2 more")
     assert caption(one | {"weights_sha256": None}).endswith("cardiac_swin_tiny   weights of no file")

@@ -154,6 +154,19 @@ def test_a_head_file_puts_the_head_on_the_trunk_it_was_trained_on(own_decoder: b
         again.load_head(path)
 
 
+def test_head_files_of_any_name_keep_their_digests_apart(folder: Path) -> None:
+    files = [folder.parent / "a" / "model.safetensors", *(folder.parent / at / "head.safetensors" for at in "bc")]
+    model = ccf.from_pretrained(folder)
+    for number, file in enumerate(files):
+        file.parent.mkdir()
+        model.add_head(f"mine{number}", [f"Class{number}"])
+        model.save_head(f"mine{number}", file)
+    loaded = ccf.from_pretrained(folder, heads=["heart", *files])
+    assert loaded.weight_files is not None
+    assert loaded.weight_files.sha256 == {"model.safetensors": sha256_of(folder / "model.safetensors")}
+    assert loaded.weight_files.heads == {f"mine{n}": sha256_of(file) for n, file in enumerate(files)}
+
+
 def test_a_head_file_of_a_linear_head_is_a_few_kilobytes(folder: Path) -> None:
     model = ccf.from_pretrained(folder)
     assert model.save_head("hps", folder / "hps.safetensors").stat().st_size < 4_000
