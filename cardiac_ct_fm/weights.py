@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from cardiac_ct_fm.errors import UsageError, WeightsError
 from cardiac_ct_fm.hub import HubFetcher, HubOptions
@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 _HUB_MODEL = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _HUB_FILE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?/(?P<file>[\w./-]+\.safetensors)")
+_SHARD = re.compile(r"[^/\\:]+\.safetensors")
+"""A name that leads out of a folder on no system."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ def _tensor_names(source: str, folder: Path | None, fetch: Callable[[str], Path 
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise WeightsError(f"{index} is not an index of shards ({error}); fetch or write it again.") from error
-    bad = [n for n in names if PurePosixPath(n).name != n or not n.endswith(".safetensors")]
+    bad = [n for n in names if not (isinstance(n, str) and _SHARD.fullmatch(n))]
     if bad or not names:
         raise WeightsError(f"{index} lists {bad or 'no shards'}; shards are .safetensors files beside it.")
     return names

@@ -291,9 +291,10 @@ def test_a_configuration_that_lacks_a_setting_is_refused_and_nothing_is_assumed(
                 ModelConfig.from_dict(damaged)
 
 
-def test_shards_outside_the_folder_are_refused(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder.parent / "elsewhere.safetensors")
-    index = {"metadata": {}, "weight_map": {"a": "../elsewhere.safetensors"}}
+@pytest.mark.parametrize("shard", ["../a.safetensors", "..\\a.safetensors", "C:a.safetensors", "a.bin", 1, None])
+def test_shards_outside_the_folder_are_refused(shard: object, folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder.parent / "a.safetensors")
+    index = {"metadata": {}, "weight_map": {"a": shard}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ccf.WeightsError, match=r"shards are \.safetensors files beside it"):
         ccf.from_pretrained(folder, verify=False)
