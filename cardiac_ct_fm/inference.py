@@ -142,11 +142,11 @@ class Predictor:
             ImageError: the scan cannot be used or shows no heart.
         """
         volume = load_volume(source)
-        looks = {look.name: look for look in self.model.config.looks}
-        found = self._locate(volume, looks["locate"], None)
-        grid = window_grid(looks["heart"], found.centre)
-        with torch.inference_mode():
-            x = look_tensor(volume, grid, self.model.config.intensity, self.device)
+        config = self.model.config
+        with full_float32(), torch.inference_mode():
+            found = self._locate(volume, config.look("locate"), None)
+            grid = window_grid(config.look("heart"), found.centre)
+            x = look_tensor(volume, grid, config.intensity, self.device)
             deepest = self.model.forward_intermediates(x)[-1]
         return deepest[0].float().mean((1, 2, 3)).cpu()
 

@@ -139,6 +139,24 @@ def test_embeddings_are_one_vector_per_scan(predictor, demo_path):
     assert vector.ndim == 1 and torch.isfinite(vector).all()
 
 
+def test_all_that_is_computed_of_a_scan_is_in_full_float32(finder, small_scan):
+    """TF32, which the caller may have allowed, would give a scan another vector and other points on some GPUs."""
+    seen = []
+    predictor = Predictor(finder, "cpu")
+    for module in predictor.model.modules():
+        module.register_forward_pre_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        for look in (predictor.embed, lambda scan: predictor(scan, quality="fast", measure=False)):
+            look(small_scan)
+            assert set(seen) == {"highest"}
+            seen.clear()
+            assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_a_truncated_aorta_is_reported(predictor, dicom_folder):
     pred = predictor(dicom_folder)
     assert any("Aorta is cut off" in warning for warning in pred.warnings)
