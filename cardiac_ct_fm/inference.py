@@ -228,8 +228,7 @@ class Predictor:
     def _answer(
         self, volume: Volume, look: LookConfig, grid: Grid, heads: Sequence[str], progress: Progress | None
     ) -> Answer:
-        total = windows(grid, look)
-        done = 0
+        total, done = windows(grid, look), 0
 
         def step() -> None:
             nonlocal done
@@ -271,6 +270,7 @@ class Predictor:
             "package": {"cardiac_ct_fm": __version__, "torch": torch.__version__},
             "model": config.name,
             "weights_sha256": {**files.sha256, **files.heads} if files else None,
+            "weights_verified": files.verified if files else None,
             "trunk_sha256": self.model.trunk_sha256(),
             "provenance": config.provenance,
             "device": str(self.device),

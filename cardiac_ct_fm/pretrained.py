@@ -101,7 +101,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
             local_files_only: never use the network.
             force_download: fetch again what is in the cache.
             token: access token for a private repository; never logged.
-            verify: compare all files with their published sha256.
+            verify: compare all files with their published sha256; where none is published, a warning says so.
 
         Raises:
             UsageError: an unknown source, head or device.

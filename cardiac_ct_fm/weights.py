@@ -69,7 +69,7 @@ def resolve(source: str | Path, hub: HubOptions | None = None, *, verify: bool =
             Hub repository ``org/name`` or ``org/name@revision``. A folder that is there comes first; the prefix
             ``registry:`` or ``hf:`` passes it by.
         hub: revision, cache and token for a Hub repository.
-        verify: compare every file with its published sha256.
+        verify: compare every file with its published sha256; where none is published, a warning says so.
 
     Raises:
         UsageError: the source means nothing that is known, or several weights of which none is the default.
@@ -180,6 +180,8 @@ def _open(
         raise WeightsError(_missing_text(source, CONFIG_FILE, folder))
     manifest = fetch(MANIFEST) if info is None else None
     published = info or (None if manifest is None else ModelInfo.from_manifest(manifest))
+    if verify and published is None:
+        _log.warning("%s has no %s that lists sha256: whether its files are whole is not verified.", source, MANIFEST)
     names = _tensor_names(source, folder, fetch)
     paths = {name: fetch(name) for name in (CONFIG_FILE, *names)}
     lost = [name for name, path in paths.items() if path is None]

@@ -45,6 +45,7 @@ def test_predict_writes_all_results_and_nothing_else(predicted: tuple[Path, str]
     assert facts["quality"] == "standard"
     assert facts["seconds"]["load"] > 0
     assert facts["weights_sha256"] == {"model.safetensors": sha256_of(finder / "model.safetensors")}
+    assert facts["weights_verified"] is True
     assert (folder / "preview.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "finder" in page and "Not a medical device" in page

@@ -156,6 +156,7 @@ def test_a_repository_of_others_without_published_sha256_is_loaded_as_not_verifi
     server.add_folder("org/plain", tmp_path / "published")
     reply = client.ask(source="org/plain", cache_dir=tmp_path / "cache")
     assert (reply["verified"], reply["logits"]) == (False, logits_digest(small_model()))
+    assert client.log.read_text().count("org/plain has no registry.json") == 1
 
 
 def test_a_repository_that_holds_only_a_pickle_is_refused_without_fetching_it(

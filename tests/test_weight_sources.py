@@ -133,6 +133,20 @@ def test_every_load_from_the_registry_is_verified(registered: Path) -> None:
         ccf.from_pretrained("small.first")
 
 
+def test_files_without_published_sha256_are_loaded_with_one_warning(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ccf.from_pretrained(folder)
+    assert not caplog.messages
+    (folder / "registry.json").unlink()
+    ccf.from_pretrained(folder, verify=False)
+    assert not caplog.messages, "not asked for"
+    model = ccf.from_pretrained(folder)
+    assert model.weight_files is not None and not model.weight_files.verified
+    (message,) = caplog.messages
+    assert f"folder {folder} has no registry.json" in message and "not verified" in message
+
+
 def test_an_architecture_without_weights_says_how_to_get_random_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(MODELS_VARIABLE, raising=False)
     with pytest.raises(ccf.WeightsError, match=r"no trained weights.*create_model\('cardiac_unetr_base'\)"):
