@@ -75,8 +75,8 @@ class Predictor:
     """A model made ready to look at any number of scans.
 
     Args:
-        model: a name, a folder, an ``org/repo`` or a loaded :class:`CardiacCTModel`; one in half precision is left as
-            it is and predicts as a copy in float32.
+        model: a name, a folder, an ``org/repo`` or a loaded :class:`CardiacCTModel`, which is left as it is: where it
+            is in training, in half precision or on another device, a copy predicts.
         device: ``auto`` (GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
@@ -87,8 +87,8 @@ class Predictor:
     def __init__(self, model: str | Path | CardiacCTModel, device: str = "auto") -> None:
         self.device = choose_device(device)
         if not isinstance(model, CardiacCTModel):
-            model = CardiacCTModel.from_pretrained(model)
-        self.model = ready(model).to(self.device).eval()
+            model = CardiacCTModel.from_pretrained(model, device=str(self.device))
+        self.model = ready(model, self.device)
 
     def __call__(
         self,

@@ -16,8 +16,10 @@ NEEDED: tuple[LookName, ...] = ("locate", "heart", "root")
 WINDOWS_ALONE = "For logits of a window the model is enough: model(x)."
 
 
-def ready(model: CardiacCTModel) -> CardiacCTModel:
-    """The model itself, or a copy in float32 where its weights are in another precision, which many CPUs refuse.
+def ready(model: CardiacCTModel, device: torch.device) -> CardiacCTModel:
+    """The model itself where it is in evaluation mode, in float32 and on the device; else a copy that is.
+
+    The caller's model is never changed: it may be in training. Other precisions are what many CPUs refuse.
 
     Raises:
         UsageError: it has no head or not the looks that find a heart, or sees more than the image.
@@ -41,5 +43,9 @@ def ready(model: CardiacCTModel) -> CardiacCTModel:
             f"whole scan needs {', '.join(NEEDED)}; converted checkpoints were trained at one spacing. Train its trunk "
             f"at these, with config.replace(looks=…). {WINDOWS_ALONE}"
         )
-    floating = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
-    return model if all(t.dtype == torch.float32 for t in floating) else copy.deepcopy(model).float()
+    place = torch.empty(0, device=device).device  # "cuda" is "cuda:0" for a tensor
+    tensors = [*model.parameters(), *model.buffers()]
+    fits = all(t.device == place and (t.dtype == torch.float32 or not t.is_floating_point()) for t in tensors)
+    if fits and not any(module.training for module in model.modules()):
+        return model
+    return copy.deepcopy(model).to(device, torch.float32).eval()

@@ -226,6 +226,25 @@ def test_a_model_in_half_precision_predicts_in_float32_and_stays_as_it_is(dtype,
     assert np.array_equal(found.label_maps["heart"], expected.label_maps["heart"])
 
 
+def test_a_model_in_training_stays_in_training_and_a_copy_predicts(finder, small_scan):
+    model = CardiacCTModel.from_pretrained(finder).train()
+    model.heads["heart"].eval()
+    before = [module.training for module in model.modules()]
+    predictor = Predictor(model, "cpu")
+    predictor(small_scan, quality="fast", measure=False)
+    assert [module.training for module in model.modules()] == before
+    assert not any(module.training for module in predictor.model.modules())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_model_on_another_device_stays_there(finder):
+    model = CardiacCTModel.from_pretrained(finder)
+    predictor = Predictor(model, "cuda")
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+    assert {p.device.type for p in predictor.model.parameters()} == {"cuda"}
+    assert Predictor(predictor.model, "cuda").model is predictor.model
+
+
 def test_the_circle_through_three_points():
     centre, normal = circle(np.array([[2.0, 0, 1], [0, 2.0, 1], [-2.0, 0, 1]]))
     assert np.allclose(centre, [0, 0, 1]) and np.allclose(np.abs(normal), [0, 0, 1])
