@@ -7,7 +7,11 @@ from typing import Any as _Any
 
 import cardiac_ct_fm as _ccf
 
-dependencies = ["torch", "monai", "einops", "huggingface_hub", "safetensors", "nibabel", "numpy", "scipy", "cc3d"]
+dependencies = [
+    "torch", "monai", "einops", "huggingface_hub", "filelock", "safetensors", "nibabel", "numpy", "scipy", "cc3d",
+    "matplotlib",
+]  # fmt: skip
+"""What the entries import, or what they import does; the command line's typer and rich are not among it."""
 
 
 def cardiac_ct_fm(weights: str = "cardiac_swin_tiny", **options: _Any) -> _Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from small_models import small_config, small_model
 
 import cardiac_ct_fm as ccf
 from cardiac_ct_fm.config import LookConfig
+from hubconf import dependencies
 
 ROOT = Path(__file__).parent.parent
 ENTRIES = [
@@ -46,6 +49,7 @@ with torch.no_grad():
     maps = features.forward_intermediates(torch.zeros(1, 1, 32, 32, 32))
 reply["pyramid"] = [list(value.shape) for value in maps]
 reply["predictor"] = type(predictor).__name__
+reply["loaded"] = sorted({module.split(".")[0] for module in sys.modules})
 print(json.dumps(reply))
 """
 
@@ -100,6 +104,15 @@ def test_published_weights_have_entries_of_their_own(reply: dict[str, Any]) -> N
 def test_heads_can_be_chosen_and_features_come_without_any(reply: dict[str, Any]) -> None:
     assert reply["heads"] == [["hps"], ["hps"], []]
     assert reply["pyramid"] == [[1, 8, 16, 16, 16], [1, 16, 8, 8, 8], [1, 32, 4, 4, 4]]
+
+
+def test_the_dependencies_are_what_the_entries_load(reply: dict[str, Any]) -> None:
+    """Of the package's own; isal is not needed where it is missing."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = [re.split(r"[^\w-]", entry)[0].replace("-", "_") for entry in project["dependencies"]]
+    modules = {"connected_components_3d": "cc3d"}
+    needed = {modules.get(name, name) for name in names} & set(reply["loaded"]) - {"isal"}
+    assert sorted(dependencies) == sorted(needed)
 
 
 def test_the_predictor_entry_gives_a_predictor(reply: dict[str, Any]) -> None:
