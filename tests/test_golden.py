@@ -41,5 +41,5 @@ def test_the_logits_of_the_export_come_back(folder: Path) -> None:
     replay(folder / "test" / "golden.safetensors")
 
 
-def test_the_bundled_weights_are_among_them() -> None:
-    assert "cardiac_swin_tiny.synthetic" in [folder.name for folder in PUBLISHED]
+def test_the_bundled_weights_and_those_of_the_clone_are_among_them() -> None:
+    assert {"cardiac_swin_tiny.synthetic", "cardiac_swin_small.synthetic"} <= {folder.name for folder in PUBLISHED}
