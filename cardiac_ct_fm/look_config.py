@@ -49,11 +49,12 @@ DEFAULT_LOOKS: tuple[LookConfig, ...] = (
     LookConfig("heart", 2.0, 96, ("heart", "hps", "ms")),
     LookConfig("root", 1.0, 96, ("heart", "hps", "ms", "calc")),
 )
-"""Three looks of one 96³ window each: 384, 192 and 96 mm."""
+"""Windows of 96³ voxels: 384, 192 and 96 mm; longer scans and hearts take more than one."""
 
 COMPACT_LOOKS: tuple[LookConfig, ...] = (
     LookConfig("locate", 4.0, 64, ("heart",)),
     LookConfig("heart", 2.0, 80, ("heart", "hps", "ms")),
     LookConfig("root", 1.0, 64, ("heart", "hps", "ms", "calc")),
 )
-"""Smaller windows for training and predicting on two cores: 256, 160 and 64 mm; longer hearts take more windows."""
+"""Smaller windows for training and predicting on two cores: 256, 160 and 64 mm; longer scans and hearts take more, and
+the root's 80 mm eight."""
