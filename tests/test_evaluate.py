@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from labelled_patients import write_patients
 from tiny_finder import save_finder
 
 import cardiac_ct_fm as ccf
+from cardiac_ct_fm.cohort.identity import cohort_sha256
 from cardiac_ct_fm.config import HeadConfig
 from cardiac_ct_fm.errors import DataError
 from cardiac_ct_fm.inference import Predictor
@@ -102,7 +106,7 @@ def test_another_model_or_quality_is_not_mixed_into_a_folder(
 
 
 def test_scores_on_other_data_or_with_other_looks_are_not_taken_for_these(
-    data: ScanSource, finder: Path, evaluated: Path
+    data: ScanSource, finder: Path, evaluated: Path, tmp_path: Path
 ) -> None:
     chosen = {"heads": ["heart", "hps"], "quality": "fast"}
     sharper = digital_source(PATIENTS, strength=1.0, spacing_mm=SPACING_MM, shape=SHAPE)
@@ -111,6 +115,11 @@ def test_scores_on_other_data_or_with_other_looks_are_not_taken_for_these(
     coarser = digital_source(PATIENTS, strength=0.5, spacing_mm=5.0, shape=(40, 40, 32))
     with pytest.raises(ccf.UsageError, match=r"another data\.shape and data\.spacing_mm;"):
         evaluate(finder, coarser, evaluated, **chosen)
+    note = json.loads((evaluated / "evaluation.json").read_text())
+    note["data"]["cohort"] = 64 * "0"
+    (tmp_path / "evaluation.json").write_text(json.dumps(note))
+    with pytest.raises(ccf.UsageError, match=r"another data\.cohort;"):
+        evaluate(finder, data, tmp_path, **chosen)
     model = ccf.from_pretrained(finder)
     wider = dataclasses.replace(model.config.intensity, high_hu=model.config.intensity.high_hu + 100)
     model._set_config(model.config.replace(intensity=wider))
@@ -156,6 +165,32 @@ def test_a_scan_in_which_no_heart_is_found_counts_as_missed_and_is_named(data: S
     assert summary["landmarks"]["RCC"]["detection_rate"] == 0.0
     assert summary["landmarks"]["RCC"]["median"] is None, "more than half failed"
     assert summary["segmentation"]["LV"]["dice"]["median"] == 0.0
+
+
+def test_a_cohort_with_another_source_is_another_and_its_kept_scans_are_not_taken(tmp_path: Path) -> None:
+    """In a copy of the package with one more comment in one module."""
+    package = tmp_path / "cardiac_ct_fm"
+    left_out = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.png", "*.jpg")
+    shutil.copytree(Path(ccf.__file__).parent, package, ignore=left_out)
+
+    def identity() -> str:
+        ask = "from cardiac_ct_fm.cohort.identity import cohort_sha256; print(cohort_sha256())"
+        return subprocess.check_output([sys.executable, "-c", ask], cwd=tmp_path, env=environment, text=True).strip()
+
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    assert identity() == cohort_sha256()
+    with (package / "cohort" / "valve.py").open("a") as file:
+        file.write("# changed\n")
+    changed = identity()
+    assert changed != cohort_sha256()
+    small = {"strength": 0.0, "spacing_mm": 8.0, "shape": (16, 16, 16), "cache": tmp_path / "scans"}
+    source = digital_source("0", **small)  # type: ignore[arg-type]
+    assert source.facts["cohort"] == cohort_sha256()
+    source.load(source.keys[0])
+    (kept,) = small["cache"].iterdir()
+    kept.rename(kept.with_name(kept.name.replace(cohort_sha256()[:12], changed[:12]))).write_bytes(b"another cohort's")
+    source.load(source.keys[0])
+    assert kept.exists()
 
 
 @pytest.mark.parametrize("kept", [0, 100, 5000])

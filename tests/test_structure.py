@@ -47,6 +47,7 @@ NO_TORCH = (
     "cardiac_ct_fm",
     "cardiac_ct_fm.anatomy",
     "cardiac_ct_fm.batch",
+    "cardiac_ct_fm.cohort.identity",
     "cardiac_ct_fm.commands.app",
     "cardiac_ct_fm.config",
     "cardiac_ct_fm.errors",

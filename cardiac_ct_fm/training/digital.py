@@ -14,6 +14,7 @@ import torch
 
 from cardiac_ct_fm.anatomy import HEADS
 from cardiac_ct_fm.cohort.case import Case, draw_case
+from cardiac_ct_fm.cohort.identity import cohort_sha256
 from cardiac_ct_fm.cohort.sites import SITE_SEEDS, draw_site_case
 from cardiac_ct_fm.cohort.sites import site as find_site
 from cardiac_ct_fm.errors import ConfigError, DataError
@@ -101,7 +102,7 @@ def digital_source(
         strength: dial of the domain randomisation; 1 for patients of no site and 0.7 for a site's when None.
         spacing_mm: isotropic voxel size.
         shape: of the scans.
-        cache: folder that keeps rendered scans; None renders them anew.
+        cache: folder that keeps rendered scans, those of this version of the cohort alone; None renders them anew.
         device: where they are rendered.
 
     Raises:
@@ -115,13 +116,14 @@ def digital_source(
                 f"{held_out_seeds(number).stop - 1} are; others may have been trained on."
             )
     by_key = {patient_key(number, seed): (number, seed) for number, seed in pairs}
-    facts: dict[str, Any] = {"strength": strength, "spacing_mm": spacing_mm, "shape": list(shape)}
-
-    tag = "default" if strength is None else f"{strength:g}"
+    cohort = cohort_sha256()
+    facts: dict[str, Any] = {"cohort": cohort, "strength": strength, "spacing_mm": spacing_mm, "shape": list(shape)}
+    dial = "default" if strength is None else f"{strength:g}"
+    ending = f"{dial}-{spacing_mm:g}mm-{'x'.join(map(str, shape))}-{cohort[:12]}.npz"
 
     def load(key: str) -> LabelledScan:
         number, seed = by_key[key]
-        file = None if cache is None else cache / f"{key}-{tag}-{spacing_mm:g}mm-{'x'.join(map(str, shape))}.npz"
+        file = None if cache is None else cache / f"{key}-{ending}"
         if file is not None and file.exists():
             return _read(file)
         scan = digital_scan(seed, number, strength=strength, spacing_mm=spacing_mm, shape=shape, device=device)
