@@ -166,8 +166,8 @@ def _read(case: Case) -> tuple[Volume, float]:
 
 
 def _complete(folder: Path) -> bool:
-    """Whether a folder holds results that were written to the end."""
-    return (folder / COMPLETE_MARKER).is_file()
+    """Whether a folder holds results that were written to the end, and still has what a table is made of."""
+    return all((folder / name).is_file() for name in (COMPLETE_MARKER, "measurements.json"))
 
 
 def _noted(case: Case, error: Exception) -> Exception:

@@ -9,22 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cardiac_ct_fm.dicom_stack import UNREADABLE, DicomSeries, phases, stack_affine
 from cardiac_ct_fm.errors import ImageError, MissingExtraError
-from cardiac_ct_fm.geometry import FloatArray, lps_affine, validated_affine
 from cardiac_ct_fm.volume_io import Volume, as_hounsfield
-
-MAX_GAP_DEVIATION = 0.1
-"""Distances between slices may differ from their median by this fraction; a lost slice doubles one of them.
-
-Positions are written with at least 0.01 mm, so rounding alone stays below 0.1 of any cardiac slice distance (≥ 0.2 mm).
-"""
 
 _HEADER_TAGS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "Modality", "ImageType",
@@ -36,9 +30,6 @@ _HEADER_TAGS = [
 
 _NUMBERS = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
 """How many numbers the elements hold that give a slice its place (PS3.3 C.7.6.2, C.7.6.3)."""
-
-_PHASE_TAGS = ("NominalPercentageOfCardiacPhase", "TriggerTime", "TemporalPositionIdentifier", "AcquisitionNumber")
-"""What tells slices at the same place apart, most telling first: the heart phases of one gated acquisition."""
 
 _MAX_LISTED = 20
 """Series that an error names: all phases of a gated acquisition in steps of 5 %."""
@@ -56,46 +47,38 @@ _FACTS = {
 """Header elements that go into :attr:`Volume.facts`; none of them names a patient or a date."""
 
 
-@dataclass(frozen=True)
-class DicomSeries:
-    """Slices of one stack, in order along its normal.
-
-    Attributes:
-        key: the series UID; with ``#`` and a phase where one series holds several heart phases.
-        description: the scanner's name for it.
-        modality: ``CT``, ``MR``, ….
-        slices: (path, header) of each slice.
-    """
-
-    key: str
-    description: str
-    modality: str
-    slices: tuple[tuple[Path, Any], ...]
-
-    def __str__(self) -> str:
-        return f"{self.key} ({self.description or 'no description'}, {self.modality}, {len(self.slices)} slices)"
-
-
 def find_series(folder: str | Path) -> list[DicomSeries]:
     """All image stacks of a folder and its subfolders, the longest first; localizers and reports are left out.
 
     Raises:
+        ImageError: a file says that it is DICOM and cannot be read.
         MissingExtraError: pydicom is not installed.
     """
     groups: dict[tuple[Any, ...], dict[str, tuple[Path, Any]]] = {}
     for path in _files(Path(folder)):
-        header = _read_header(path)
-        if header is None or not _is_slice(header):
-            continue
+        try:
+            header = _read_header(path)
+            if header is None or not _is_slice(header):
+                continue
+        except UNREADABLE as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ImageError(
+                f"{path} is a damaged DICOM file ({reason}). Export the series again, or remove the file if it is no "
+                "slice of it."
+            ) from error
         orientation = tuple(round(float(v), 3) for v in header.ImageOrientationPatient)
         group = (str(header.SeriesInstanceUID), orientation, int(header.Rows), int(header.Columns))
         # The same instance copied twice into a folder is one slice.
         groups.setdefault(group, {})[str(header.SOPInstanceUID)] = (path, header)
-    found = []
+    found: list[DicomSeries] = []
     for (uid, *_), slices in groups.items():
-        for phase, part in _phases(list(slices.values())):
+        for phase, part in phases(list(slices.values())):
             first = part[0][1]
             key = f"{uid}#{phase}" if phase else uid
+            if key in {other.key for other in found}:  # another matrix or orientation under the same UID
+                own = f"{key}#{first.Columns}x{first.Rows}"
+                names = (own if n == 1 else f"{own}-{n}" for n in count(1))
+                key = next(name for name in names if name not in {other.key for other in found})
             description = str(getattr(first, "SeriesDescription", "") or "").strip()
             found.append(DicomSeries(key, description, str(getattr(first, "Modality", "?")), tuple(part)))
     return sorted(found, key=lambda s: -len(s.slices))
@@ -170,7 +153,7 @@ def _assemble(folder: Path, series: DicomSeries) -> Volume:
         raise ImageError(
             f"{folder}: series {series} is a 2-D image; a stack of slices is needed. Give the whole series."
         )
-    affine = _affine(folder, series)
+    affine = stack_affine(folder, series)
     first = series.slices[0][1]
     stack = np.empty((len(series.slices), int(first.Rows), int(first.Columns)), np.int16)
     for index, (path, _) in enumerate(series.slices):
@@ -184,53 +167,6 @@ def _assemble(folder: Path, series: DicomSeries) -> Volume:
         if value not in (None, ""):
             facts[fact] = float(value) if element in ("SliceThickness", "KVP") else str(value)
     return Volume(stack.T, affine, str(folder), facts)
-
-
-def _affine(folder: Path, series: DicomSeries) -> FloatArray:
-    """Voxel (column, row, slice) → RAS mm, from DICOM's LPS positions (PS3.3 C.7.6.2.1.1).
-
-    Raises:
-        ImageError: the slices do not follow each other evenly.
-    """
-    first = series.slices[0][1]
-    along_row, along_column = np.asarray(first.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
-    row_distance, column_distance = (float(v) for v in first.PixelSpacing)
-    positions = np.array([h.ImagePositionPatient for _, h in series.slices], dtype=np.float64)
-    gaps = np.diff(positions @ np.cross(along_row, along_column))
-    usual = float(np.median(gaps))
-    worst = int(np.argmax(np.abs(gaps - usual)))
-    if abs(gaps[worst] - usual) > MAX_GAP_DEVIATION * usual:
-        raise ImageError(
-            f"{folder}: slices of series {series.key} lie {usual:.2f} mm apart, but {gaps[worst]:.2f} mm between "
-            f"{series.slices[worst][0].name} and {series.slices[worst + 1][0].name}, so slices are "
-            "lost or of different phases. Export the complete series again."
-        )
-    affine = np.eye(4)
-    affine[:3, 0] = along_row * column_distance
-    affine[:3, 1] = along_column * row_distance
-    affine[:3, 2] = (positions[-1] - positions[0]) / (len(positions) - 1)
-    affine[:3, 3] = positions[0]
-    return validated_affine(lps_affine(affine))
-
-
-def _phases(slices: list[tuple[Path, Any]]) -> list[tuple[str, list[tuple[Path, Any]]]]:
-    """Slices in order along their normal; where places repeat, taken apart by the first tag that does so cleanly."""
-    row, column = np.asarray(slices[0][1].ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
-    normal = np.cross(row, column)
-    ordered = sorted(slices, key=lambda s: float(np.dot(normal, np.asarray(s[1].ImagePositionPatient, dtype=float))))
-
-    def places_repeat(part: Sequence[tuple[Path, Any]]) -> bool:
-        places = [tuple(round(float(v), 2) for v in h.ImagePositionPatient) for _, h in part]
-        return len(set(places)) < len(places)
-
-    if places_repeat(ordered):
-        for tag in _PHASE_TAGS:
-            parts: dict[str, list[tuple[Path, Any]]] = {}
-            for path, header in ordered:
-                parts.setdefault(str(getattr(header, tag, "")), []).append((path, header))
-            if len(parts) > 1 and "" not in parts and not any(map(places_repeat, parts.values())):
-                return list(parts.items())
-    return [("", ordered)]
 
 
 def _slice_hu(path: Path) -> npt.NDArray[Any]:
@@ -248,7 +184,7 @@ def _slice_hu(path: Path) -> npt.NDArray[Any]:
             return as_hounsfield(_unpacked_by_gdcm(path), str(path))
         slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
         return as_hounsfield(header.pixel_array, str(path), slope, intercept)
-    except (AttributeError, ValueError, RuntimeError, EOFError, OSError, NotImplementedError) as error:
+    except (*UNREADABLE, RuntimeError, EOFError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ImageError(f"{path} is truncated or damaged ({reason}). Export the series again.") from error
 
@@ -291,6 +227,7 @@ def _is_slice(header: Any) -> bool:
             bool(header.get("SeriesInstanceUID") and header.get("SOPInstanceUID"))
             and all(np.asarray(header.get(n) or (), float).size == count for n, count in _NUMBERS.items())
             and header.get("SamplesPerPixel", 1) == 1
+            and int(header.get("NumberOfFrames") or 1) == 1
             and "LOCALIZER" not in [str(v).upper() for v in header.get("ImageType") or ()]
         )
     except ValueError:  # what should be a number is none

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import secrets
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, cast
@@ -75,10 +76,11 @@ def atomic_folder(path: str | Path, marker: str | None = None, owned: Sequence[s
     try:
         yield temporary
         _permit((p for p in temporary.rglob("*") if p.is_file()), mode)
-        if not target.exists():
-            temporary.replace(target)
-        else:
-            _move_in(temporary, target, marker, owned)
+        with _in_turn(target.parent):
+            if not target.exists():
+                temporary.replace(target)
+            else:
+                _move_in(temporary, target, marker, owned)
     except OSError as error:
         raise OutputError(_refused(target, error)) from error
     finally:
@@ -122,6 +124,27 @@ def _permit(files: Iterable[Path], mode: int) -> None:
         file.chmod(mode & 0o666)
 
 
+@contextmanager
+def _in_turn(folder: Path) -> Iterator[None]:
+    """While this lasts, no other process or thread that asks has its turn in the folder.
+
+    Two runs on one folder of results would mix their files. Windows has no locks on folders, some network file systems
+    have none at all: there nothing is held.
+    """
+    try:
+        fcntl = import_module("fcntl")
+    except ImportError:
+        yield
+        return
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
+
+
 def _move_in(temporary: Path, target: Path, marker: str | None, owned: Sequence[str]) -> None:
     """Replace the results in ``target`` by those in ``temporary``; ``marker`` goes first and comes last."""
     if marker is not None:
@@ -142,7 +165,8 @@ def write_json(path: str | Path, content: Any) -> None:
     """
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False, default=_plain)
     with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # A file name that is not UTF-8 has halves of letters in Python, which JSON can write as an escape.
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def gzip_reader(path: Path) -> IO[bytes]:

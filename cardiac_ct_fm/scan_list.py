@@ -6,8 +6,10 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path, PurePosixPath
 
+from cardiac_ct_fm.dicom_stack import UNREADABLE
 from cardiac_ct_fm.errors import ImageError
 from cardiac_ct_fm.result import RESULT_FILES
 from cardiac_ct_fm.volume_io import NIFTI_ENDINGS, case_name
@@ -109,9 +111,9 @@ def _first_series(folder: Path) -> str:
     first = next(f for f in sorted(folder.iterdir()) if f.is_file() and _is_dicom(f))
     try:
         header = pydicom.dcmread(first, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-    except (pydicom.errors.InvalidDicomError, EOFError, OSError):
+        return str(header.get("SeriesInstanceUID", ""))
+    except (*UNREADABLE, pydicom.errors.InvalidDicomError, EOFError, OSError):
         return ""
-    return str(header.get("SeriesInstanceUID", ""))
 
 
 def _relative(source: Path, folder: Path) -> str:
@@ -123,7 +125,8 @@ def _relative(source: Path, folder: Path) -> str:
 def _named_apart(cases: list[Case]) -> list[Case]:
     """The same cases; equal names (in any case of letters) are told apart.
 
-    Series of one folder get the end of their UID behind the name, others the names of their parent folders in front.
+    Series of one folder get the end of their UID behind the name; a file that has its name from beside another scan
+    keeps its ending; others get the names of their parent folders in front, and what is equal even then a number.
     """
     places = [case.source.resolve() for case in cases]
     series: dict[Path, list[str]] = {}
@@ -131,6 +134,13 @@ def _named_apart(cases: list[Case]) -> list[Case]:
         series.setdefault(place, []).append(case.series or "")
     cases = [
         replace(c, name=f"{c.name}-{_end(c.series, series[place])}") if c.series and len(series[place]) > 1 else c
+        for c, place in zip(cases, places, strict=True)
+    ]
+    beside = Counter((place.parent, c.name.casefold()) for c, place in zip(cases, places, strict=True))
+    cases = [
+        replace(c, name=str(PurePosixPath(c.name).with_name(place.name)))
+        if beside[place.parent, c.name.casefold()] > 1 and place.is_file()
+        else c
         for c, place in zip(cases, places, strict=True)
     ]
     for depth in range(max((len(place.parts) for place in places), default=0)):
@@ -141,7 +151,22 @@ def _named_apart(cases: list[Case]) -> list[Case]:
             else c
             for c, place in zip(cases, places, strict=True)
         ]
-    return cases
+    return _numbered(cases)
+
+
+def _numbered(cases: list[Case]) -> list[Case]:
+    """The same cases; what has a name that another had before gets the first number that makes it its own."""
+    taken = {case.name.casefold() for case in cases}
+    seen: set[str] = set()
+    result = []
+    for case in cases:
+        name = case.name
+        if name.casefold() in seen:
+            name = next(f"{name}-{n}" for n in count(2) if f"{name}-{n}".casefold() not in taken)
+        seen.add(name.casefold())
+        taken.add(name.casefold())
+        result.append(replace(case, name=name))
+    return result
 
 
 def _end(uid: str, all_of_them: Sequence[str]) -> str:

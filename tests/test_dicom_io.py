@@ -15,6 +15,7 @@ from pydicom.uid import RLELossless, generate_uid
 
 from cardiac_ct_fm.dicom_io import find_series, load_dicom_folder
 from cardiac_ct_fm.errors import ImageError, MissingExtraError
+from cardiac_ct_fm.scan_list import list_cases
 from cardiac_ct_fm.volume_io import load_volume
 
 SERIES_UID = "1.3.6.1.4.1.14519.5.2.1.9203.8273.286130801613533577338339572281"
@@ -160,6 +161,69 @@ def test_a_gantry_tilt_stays_in_the_affine(dicom_folder: Path, tmp_path: Path) -
 
     volume = load_volume(copy(dicom_folder, tmp_path, slice(0, 12), tilt))
     np.testing.assert_allclose(volume.affine[:3, 2], (0, -1.25, 5), atol=1e-6)
+
+
+def test_a_stack_that_jumps_sideways_is_refused_and_not_sheared(dicom_folder: Path, tmp_path: Path) -> None:
+    def jump(header: Any, number: int) -> None:
+        header.ImagePositionPatient[0] += 20.0 * (number >= 4)
+
+    copy(dicom_folder, tmp_path, slice(0, 8), jump)
+    with pytest.raises(ImageError, match=r"slice 00\d\.dcm of series .* mm beside the line of the others"):
+        load_dicom_folder(tmp_path)
+
+
+def test_a_stack_with_pixels_of_two_sizes_is_refused(dicom_folder: Path, tmp_path: Path) -> None:
+    def zoom(header: Any, number: int) -> None:
+        if number >= 4:
+            header.PixelSpacing = [0.5, 0.5]
+
+    copy(dicom_folder, tmp_path, slice(0, 8), zoom)
+    with pytest.raises(ImageError, match=r"pixels of several sizes: 0\.8047×0\.8047 mm .* 0\.5×0\.5 mm"):
+        load_dicom_folder(tmp_path)
+
+
+def test_stacks_of_two_matrix_sizes_under_one_uid_can_be_chosen(dicom_folder: Path, tmp_path: Path) -> None:
+    def halve(header: Any, number: int) -> None:
+        header.PixelData = np.ascontiguousarray(header.pixel_array[::2, ::2]).tobytes()
+        header.Rows = header.Columns = 256
+        header.PixelSpacing, header.SOPInstanceUID = [1.609, 1.609], generate_uid()
+
+    copy(dicom_folder, tmp_path, slice(0, 5))
+    copy(dicom_folder, tmp_path, slice(0, 4), halve)
+    with pytest.raises(ImageError, match="2 CT series"):
+        load_dicom_folder(tmp_path)
+    assert [s.key for s in find_series(tmp_path)] == [SERIES_UID, f"{SERIES_UID}#256x256"]
+    assert load_dicom_folder(tmp_path, SERIES_UID).data.shape == (512, 512, 5)
+    assert load_dicom_folder(tmp_path, "#256x256").data.shape == (256, 256, 4)
+
+
+def test_a_slice_of_several_frames_is_left_to_those_who_read_these(dicom_folder: Path, tmp_path: Path) -> None:
+    def frames(header: Any, number: int) -> None:
+        if number == 4:  # the last
+            header.NumberOfFrames = 2
+
+    copy(dicom_folder, tmp_path, slice(0, 5), frames)
+    assert load_dicom_folder(tmp_path).data.shape == (512, 512, 4)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_damaged_bytes_are_told_in_one_line_or_do_no_harm(dicom_folder: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    copy(dicom_folder, tmp_path, slice(0, 3))
+    file = tmp_path / "001.dcm"
+    whole, refused = file.read_bytes(), 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in rng.integers(140, 3000, 3):
+            damaged[place] = int(rng.integers(256))
+        file.write_bytes(bytes(damaged))
+        try:
+            load_dicom_folder(tmp_path)
+        except ImageError as error:
+            refused += 1
+            assert "\n" not in str(error)
+        assert [case.source for case in list_cases([tmp_path])] == [tmp_path]
+    assert refused > 20
 
 
 @pytest.mark.parametrize("how", ["RLE", "JPEG", "JPEG2000"])

@@ -6,7 +6,9 @@ import json
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,6 +62,31 @@ def test_results_replace_older_results_and_leave_other_files_alone(tmp_path: Pat
         assert set(contents(folder).values()) == {"old"}
     assert contents(folder) == {"run.json": "new", "a": "new", "mine.txt": "old"}
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_two_runs_that_end_at_once_do_not_mix_their_results(tmp_path: Path) -> None:
+    names = [f"{i:02d}.txt" for i in range(40)]
+
+    def run(tag: str) -> None:
+        for _ in range(15):
+            with atomic_folder(tmp_path / "out", marker="39.txt") as part:
+                for name in names:
+                    (part / name).write_text(tag)
+            ended.wait(timeout=60)
+            assert len({(tmp_path / "out" / name).read_text() for name in names}) == 1
+            ended.wait(timeout=60)
+
+    ended = threading.Barrier(3)
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(run, tag) for tag in "abc"]:
+            done.result()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_name_that_is_no_unicode_is_written_as_an_escape(tmp_path: Path) -> None:
+    name = os.fsdecode(b"M\xfcller.nii.gz")
+    write_json(tmp_path / "run.json", {"source": name})
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["source"] == name
 
 
 def test_a_failure_leaves_the_older_folder_as_it_was(tmp_path: Path) -> None:

@@ -52,6 +52,18 @@ def test_the_same_scan_given_twice_is_one_case(tmp_path: Path) -> None:
     assert len(list_cases([tmp_path / "ct.nii.gz", tmp_path, tmp_path / "." / "ct.nii.gz"])) == 1
 
 
+def test_scans_that_differ_in_their_ending_alone_keep_it(dicom_folder: Path, tmp_path: Path) -> None:
+    touch(tmp_path / "ct.nii", tmp_path / "ct.nii.gz", tmp_path / "p1.nii.gz", tmp_path / "b" / "CT.nii.gz")
+    slices(dicom_folder, tmp_path / "p1", uid="1.2.3")
+    assert sorted(names(list_cases([tmp_path]))) == ["b/CT", "ct.nii", "ct.nii.gz", "p1", "p1.nii.gz"]
+
+
+def test_names_that_only_their_letters_case_tells_apart_get_a_number(tmp_path: Path) -> None:
+    touch(tmp_path / "CT.nii.gz", tmp_path / "ct.nii.gz")
+    found = names(list_cases([tmp_path]))
+    assert len({name.casefold() for name in found}) == 2 and all(name.casefold().endswith("gz") for name in found[:1])
+
+
 def test_equal_names_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     scans = [tmp_path / p / "ct.nii.gz" for p in ("anna", "berta")] + [tmp_path / "CT.nii.gz"]
     found = names(list_cases(scans))

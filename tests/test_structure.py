@@ -23,7 +23,7 @@ LEVELS = (
     {"config"},
     {"registry"},
     {"geometry", "hub", "model_card"},
-    {"landmark"},
+    {"landmark", "dicom_stack"},
     {"mitk_points"},
     {"volume_io", "dicom_io", "image_checks", "landmark_io", "label_resampling", "weights", "trunk", "cpu_blocks"},
     {"tensor_files", "backbones", "preprocess", "label_io"},

@@ -54,6 +54,18 @@ def test_a_failed_scan_has_a_row_with_its_reason_and_no_number(tmp_path: Path) -
     assert (line["lca_mm"], line["lca_mm_sd"], line["lca_mm_status"]) == ("", "", "not_measured")
 
 
+@pytest.mark.parametrize("damaged", [None, "{", '{"measurements": [{"x": 1}]}'])
+def test_results_that_cannot_be_read_cost_their_own_row_alone(tmp_path: Path, damaged: str | None) -> None:
+    rows = [done(tmp_path, "a", annulus_area_mm2=450.0), done(tmp_path, "b", annulus_area_mm2=460.0)]
+    rows[1]["status"] = "skipped"
+    file = tmp_path / "b" / "measurements.json"
+    file.unlink() if damaged is None else file.write_text(damaged)
+    write_table(rows, tmp_path)
+    table = table_in(tmp_path)
+    assert (table["a"]["status"], table["b"]["status"]) == ("done", "failed")
+    assert "b/measurements.json cannot be read" in table["b"]["reason"] and "--skip-existing" in table["b"]["reason"]
+
+
 def test_a_scan_that_is_done_again_below_is_replaced_in_the_tables_above_that_list_it(tmp_path: Path) -> None:
     site, out = tmp_path / "site", tmp_path / "site" / "p1"
     write_table([done(site, "p1/ct", lca_mm=1), done(site, "p2/ct", lca_mm=2)], site)

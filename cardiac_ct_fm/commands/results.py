@@ -60,8 +60,8 @@ def console() -> Console:
 
 
 def print_json(row: Any) -> None:
-    """One object on one line."""
-    sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+    """One object on one line, in ASCII, so that no terminal or pipe changes a name."""
+    sys.stdout.write(json.dumps(row, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 

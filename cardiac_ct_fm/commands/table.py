@@ -13,7 +13,10 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cardiac_ct_fm.result import Measurement
 
 TABLE = "measurements.csv"
 
@@ -55,7 +58,6 @@ def write_table(rows: Iterable[Mapping[str, Any]], out: Path) -> Path:
     from cardiac_ct_fm.errors import DataError
     from cardiac_ct_fm.files import atomic_write
     from cardiac_ct_fm.planning import measurements_to_csv
-    from cardiac_ct_fm.result import Measurement
 
     path = out / TABLE
     status: dict[str, dict[str, str]] = {}
@@ -63,8 +65,10 @@ def write_table(rows: Iterable[Mapping[str, Any]], out: Path) -> Path:
     for row in rows:
         status[row["name"]] = {"case": row["name"], "status": row["status"], "reason": row["error"] or ""}
         if row["status"] != "failed":
-            content = json.loads((Path(row["folder"]) / "measurements.json").read_text(encoding="utf-8"))
-            cases[row["name"]] = {m["name"]: Measurement(**m) for m in content["measurements"]}
+            try:
+                cases[row["name"]] = _measurements(Path(row["folder"]) / "measurements.json")
+            except DataError as error:  # one scan's damaged results do not take the others' table away
+                status[row["name"]] |= {"status": "failed", "reason": str(error)}
     with _in_turn(out), atomic_write(path) as temporary:
         if path.exists() and not holds_table(out):
             raise DataError(f"{path} is no table of measurements and is left alone; move it away and predict again.")
@@ -79,6 +83,24 @@ def write_table(rows: Iterable[Mapping[str, Any]], out: Path) -> Path:
             for cells in table.values():
                 writer.writerow(cells.get(c, "not_measured" if c.endswith("_status") else "") for c in columns)
     return path
+
+
+def _measurements(path: Path) -> dict[str, Measurement]:
+    """What was measured in one scan.
+
+    Raises:
+        DataError: the file is gone or damaged.
+    """
+    from cardiac_ct_fm.errors import DataError
+    from cardiac_ct_fm.result import Measurement
+
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["measurements"]
+        return {row["name"]: Measurement(**row) for row in rows}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}). Predict this scan again, without --skip-existing."
+        ) from error
 
 
 def update_above(rows: Iterable[Mapping[str, Any]], out: Path) -> list[Path]:

@@ -52,7 +52,7 @@ def ours(model: str, quality: str, scan: Path, cache: Path) -> dict[str, Any]:
         network = from_pretrained("cardiac_swin_tiny")
     else:
         stand_in(Known.look(cache / "known.npz"), lambda: clocks[-1])
-        network = create_model(f"cardiac_swin_{model}", seed=0)
+        network = create_model(f"cardiac_swin_{model}", seed=0).eval()
     spent = _watch(network)
     inference.Clock = Clock
     predictor = inference.Predictor(network, "cpu")
@@ -87,7 +87,7 @@ def one_pass(windows: int, scan: Path, cache: Path) -> dict[str, Any]:
 def original_way(windows: int, scan: Path, cache: Path) -> dict[str, Any]:
     """Three networks, three times 27 windows; see :mod:`recipes.benchmarks.original`."""
     costs, seen = original.predict(scan, cache / "calc.nii.gz", windows)
-    network = create_model("cardiac_swin_base")  # its heads are 0.3 % of the arithmetic
+    network = create_model("cardiac_swin_base").eval()  # its heads are 0.3 % of the arithmetic
     work = 3 * windows * gflops(network, original.WINDOW)
     spent = _Spent(cpu_s=seen["network"].cpu_s, windows={original.WINDOW: 3 * windows})
     return {"stages": _plain(costs), "network": spent.to_dict(work, original.WINDOWS / windows)}

@@ -24,6 +24,7 @@ from scipy.spatial.transform import Rotation
 from cardiac_ct_fm.anatomy import HEADS, HEART_LABELS
 from cardiac_ct_fm.cohort.case import Case, case_of
 from cardiac_ct_fm.cohort.heart import DigitalHeart
+from cardiac_ct_fm.cohort.identity import cohort_sha256
 from cardiac_ct_fm.cohort.implants import draw_implants
 from cardiac_ct_fm.cohort.patient import Patient, draw_patient
 from cardiac_ct_fm.errors import DataError
@@ -196,7 +197,11 @@ def _taken(seed: int, setting: Setting, strength: float, spacing_mm: float, cach
     voxel = setting.level if setting.condition == "spacing" else spacing_mm
     case = case_under(seed, setting, strength, voxel)
     shape = (round(EXTENT_MM[0] / voxel), round(EXTENT_MM[1] / voxel), round(EXTENT_MM[2] / voxel))
-    file = None if cache is None else cache / f"digital-{seed}-{strength:g}-{voxel:g}mm-{setting.name}.npz"
+    file = (
+        None
+        if cache is None
+        else cache / f"digital-{seed}-{strength:g}-{voxel:g}mm-{setting.name}-{cohort_sha256()[:12]}.npz"
+    )
     if file is not None and file.exists():
         kept = _read(file, shape)
     else:

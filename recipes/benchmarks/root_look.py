@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from cardiac_ct_fm.anatomy import HINGE_POINTS
+from cardiac_ct_fm.cohort.identity import cohort_sha256
 from cardiac_ct_fm.guidance import ROOT_ABOVE_MM
 from cardiac_ct_fm.inference import Predictor
 from cardiac_ct_fm.model import CardiacCTModel
@@ -68,7 +69,13 @@ def windows(model: CardiacCTModel, patients: Sequence[tuple[int, int]]) -> ScanS
         centre = root + np.random.default_rng([seed, 23]).normal((0.0, 0.0, ROOT_ABOVE_MM), AIM_MM)
         return labelled_scan(case, seed, site, centre, look.spacing_mm, (look.window,) * 3)
 
-    facts = {"look": look.name, "spacing_mm": look.spacing_mm, "shape": [look.window] * 3, "aim_mm": AIM_MM}
+    facts = {
+        "cohort": cohort_sha256(),
+        "look": look.name,
+        "spacing_mm": look.spacing_mm,
+        "shape": [look.window] * 3,
+        "aim_mm": AIM_MM,
+    }
     return ScanSource("windows around the roots of digital patients", tuple(by_key), load_window, facts)
 
 
