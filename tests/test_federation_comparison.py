@@ -24,7 +24,7 @@ from recipes.federated_distillation.settings import Settings
 from recipes.federated_distillation.sites import labels_of_sites
 from recipes.federated_distillation.trainee import initial_parameters
 
-TABLE = Settings(**PRESETS["table"])
+TABLE = Settings(**PRESETS["table"]).replace(locations=("site-1", "site-3"))
 
 
 def points(*errors: float | None) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -131,8 +131,8 @@ def test_only_digital_sites_are_compared_because_real_ones_send_no_single_patien
 def test_a_comparison_trains_tests_tables_and_lends_its_teachers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = "compare --preset table --scans 3 --labelled 2 --test-locations site-1 site-8 --rounds 1 --epochs 1 "
-    command += f"--teacher-rounds 1 --uncertainty-samples 1 --exp-name t --methods kd --out {tmp_path}"
+    command = "compare --preset table --locations site-1 site-3 --scans 3 --labelled 2 --test-locations site-1 site-8 "
+    command += f"--rounds 1 --epochs 1 --teacher-rounds 1 --uncertainty-samples 1 --exp-name t --methods kd --out {tmp_path}"
     assert main(command.split()) == 0
     shown = capsys.readouterr()
     assert "FedKD-UNet" in shown.out and "FedKD-Swin" in shown.out and "the teachers" in shown.out
