@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from cardiac_ct_fm.dicom_stack import UNREADABLE
 from cardiac_ct_fm.errors import ImageError
 from cardiac_ct_fm.result import RESULT_FILES
-from cardiac_ct_fm.volume_io import NIFTI_ENDINGS, case_name
+from cardiac_ct_fm.volume_io import NIFTI_ENDINGS, case_name, readable
 
 _DICOM_PREAMBLE, _DICOM_MAGIC = 128, b"DICM"
 """Where a DICOM file says that it is one (PS3.10, 7.1)."""
@@ -156,6 +156,7 @@ def _named_apart(cases: list[Case]) -> list[Case]:
 
 def _numbered(cases: list[Case]) -> list[Case]:
     """The same cases; what has a name that another had before gets the first number that makes it its own."""
+    cases = [replace(case, name=readable(case.name)) for case in cases]
     taken = {case.name.casefold() for case in cases}
     seen: set[str] = set()
     result = []

@@ -61,9 +61,14 @@ class Volume:
         return case_name(self.source)
 
 
+def readable(name: str) -> str:
+    """A name with ``_`` for every byte that is no UTF-8, which no text, table or picture can hold."""
+    return "".join("_" if "\ud800" <= letter <= "\udfff" else letter for letter in name)
+
+
 def case_name(source: str | Path) -> str:
-    """``ct`` for ``…/ct.nii.gz`` and for a folder ``…/ct``."""
-    name = Path(source).name
+    """``ct`` for ``…/ct.nii.gz`` and for a folder ``…/ct``, as :func:`readable`."""
+    name = readable(Path(source).name)
     for ending in NIFTI_ENDINGS:
         if name.lower().endswith(ending):
             return name[: -len(ending)]

@@ -132,7 +132,9 @@ def test_a_comparison_trains_tests_tables_and_lends_its_teachers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = "compare --preset table --locations site-1 site-3 --scans 3 --labelled 2 --test-locations site-1 site-8 "
-    command += f"--rounds 1 --epochs 1 --teacher-rounds 1 --uncertainty-samples 1 --exp-name t --methods kd --out {tmp_path}"
+    command += (
+        f"--rounds 1 --epochs 1 --teacher-rounds 1 --uncertainty-samples 1 --exp-name t --methods kd --out {tmp_path}"
+    )
     assert main(command.split()) == 0
     shown = capsys.readouterr()
     assert "FedKD-UNet" in shown.out and "FedKD-Swin" in shown.out and "the teachers" in shown.out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -56,6 +58,14 @@ def test_scans_that_differ_in_their_ending_alone_keep_it(dicom_folder: Path, tmp
     touch(tmp_path / "ct.nii", tmp_path / "ct.nii.gz", tmp_path / "p1.nii.gz", tmp_path / "b" / "CT.nii.gz")
     slices(dicom_folder, tmp_path / "p1", uid="1.2.3")
     assert sorted(names(list_cases([tmp_path]))) == ["b/CT", "ct.nii", "ct.nii.gz", "p1", "p1.nii.gz"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a file name may be any bytes")
+def test_names_that_are_no_unicode_can_be_written_and_stay_apart(tmp_path: Path) -> None:
+    touch(*(tmp_path / os.fsdecode(name) for name in (b"M\xfcller.nii.gz", b"M\xf6ller.nii.gz", b"\xe4/ct.nii")))
+    found = names(list_cases([tmp_path]))
+    assert len(set(found)) == 3 and "_/ct" in found
+    assert all(name.encode() and name.startswith(("M_ller", "_")) for name in found)
 
 
 def test_names_that_only_their_letters_case_tells_apart_get_a_number(tmp_path: Path) -> None:

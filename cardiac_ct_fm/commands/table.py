@@ -77,7 +77,7 @@ def write_table(rows: Iterable[Mapping[str, Any]], out: Path) -> Path:
         measured = _read(temporary)
         table |= {name: {**cells, **measured.get(name, {})} for name, cells in status.items()}
         columns = list(dict.fromkeys(column for cells in table.values() for column in cells))
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(columns)
             for cells in table.values():
