@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 from cardiac_ct_fm.errors import ImageError
@@ -121,11 +122,12 @@ def _relative(source: Path, folder: Path) -> str:
 
 
 def _named_apart(cases: list[Case]) -> list[Case]:
-    """The same cases; equal names (in any case of letters) are told apart.
+    """The same cases; equal names (in any case of letters) are told apart, so that each has a folder of its own.
 
-    Series of one folder get the end of their UID behind the name, others the names of their parent folders in front.
+    Series of one folder get the end of their UID behind the name, files their ending where what lies beside them has
+    the same name, others the names of their parent folders in front, and what is still equal a number.
     """
-    places = [case.source.resolve() for case in cases]
+    places = [Path(os.path.abspath(case.source)) for case in cases]  # noqa: PTH100 - links keep their names
     series: dict[Path, list[str]] = {}
     for case, place in zip(cases, places, strict=True):
         series.setdefault(place, []).append(case.series or "")
@@ -133,15 +135,36 @@ def _named_apart(cases: list[Case]) -> list[Case]:
         replace(c, name=f"{c.name}-{_end(c.series, series[place])}") if c.series and len(series[place]) > 1 else c
         for c, place in zip(cases, places, strict=True)
     ]
+    siblings = Counter((place.parent, c.name.casefold()) for c, place in zip(cases, places, strict=True))
+    cases = [
+        replace(c, name=f"{c.name}{_ending(place)}") if siblings[place.parent, c.name.casefold()] > 1 else c
+        for c, place in zip(cases, places, strict=True)
+    ]
     for depth in range(max((len(place.parts) for place in places), default=0)):
-        names = Counter(c.name.casefold() for c in cases)
+        homes = {(c.name.casefold(), place.parent) for c, place in zip(cases, places, strict=True)}
+        names = Counter(name for name, _ in homes)
         cases = [
             replace(c, name="-".join([*place.parts[1:][-2 - depth : -1 - depth], c.name]))
             if names[c.name.casefold()] > 1
             else c
             for c, place in zip(cases, places, strict=True)
         ]
-    return cases
+    return _numbered(cases)
+
+
+def _ending(place: Path) -> str:
+    """``-nii-gz`` for ``ct.nii.gz``, nothing for a folder ``ct``; with a dot, results would be named like a scan."""
+    return place.name[len(case_name(place)) :].replace(".", "-")
+
+
+def _numbered(cases: list[Case]) -> list[Case]:
+    """The same cases; of equal names the second gets ``-2`` behind it, the third ``-3``."""
+    named: dict[str, Case] = {}
+    for case in cases:
+        names = chain([case.name], (f"{case.name}-{number}" for number in count(2)))
+        name = next(name for name in names if name.casefold() not in named)
+        named[name.casefold()] = replace(case, name=name)
+    return list(named.values())
 
 
 def _end(uid: str, all_of_them: Sequence[str]) -> str:

@@ -59,6 +59,44 @@ def test_equal_names_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     assert len({n.casefold() for n in found}) == 3
 
 
+def test_files_of_one_name_in_one_folder_are_told_apart_by_their_endings(tmp_path: Path) -> None:
+    touch(tmp_path / "ct.nii", tmp_path / "ct.nii.gz", tmp_path / "other.nii")
+    assert set(names(list_cases([tmp_path]))) == {"ct-nii", "ct-nii-gz", "other"}
+    touch(tmp_path / "CT.nii", tmp_path / "CT.NII")
+    cases = list_cases([tmp_path])
+    assert {case.source.name: case.name for case in cases} == {
+        "CT.NII": "CT-NII",
+        "CT.nii": "CT-nii-2",
+        "ct.nii": "ct-nii-3",
+        "ct.nii.gz": "ct-nii-gz",
+        "other.nii": "other",
+    }, "no folder further up is named"
+
+
+def test_a_file_made_from_a_dicom_folder_beside_it_has_results_of_its_own(dicom_folder: Path, tmp_path: Path) -> None:
+    slices(dicom_folder, tmp_path / "p1", uid="1.2.3")
+    touch(tmp_path / "p1.nii.gz")
+    assert sorted(names(list_cases([tmp_path]))) == ["p1", "p1-nii-gz"]
+    assert names(list_cases([tmp_path / "p1", tmp_path / "p1.nii.gz"])) == ["p1", "p1-nii-gz"]
+
+
+def test_links_into_one_store_are_told_apart_by_where_they_lie(tmp_path: Path) -> None:
+    for patient in ("anna", "berta"):
+        touch(tmp_path / "store" / patient)
+        (tmp_path / patient).mkdir()
+        (tmp_path / patient / "ct.nii").symlink_to(tmp_path / "store" / patient)
+    assert names(list_cases([tmp_path / p / "ct.nii" for p in ("anna", "berta")])) == ["anna-ct", "berta-ct"]
+
+
+def test_no_two_scans_share_a_name_whatever_they_are_called(tmp_path: Path) -> None:
+    files = ("a/ct.nii", "b/ct.nii", "a-ct.nii", "x/a-ct.nii", "a/ct.nii.gz", "a/CT.nii", "ct-nii.nii", "a/ct-nii.nii")
+    touch(*(tmp_path / file for file in files))
+    for scans in ([tmp_path / file for file in files], [tmp_path], [tmp_path, tmp_path / "a", tmp_path / "x"]):
+        found = names(list_cases(scans))
+        assert len({name.casefold() for name in found}) == len(found) == len(files)
+        assert not any(tmp_path.parent.name in name for name in found)
+
+
 def test_what_does_not_exist_is_listed_so_that_reading_says_so(tmp_path: Path) -> None:
     assert names(list_cases([tmp_path / "nowhere"])) == ["nowhere"]
     with pytest.raises(ImageError, match="No scan"):
