@@ -1,8 +1,7 @@
 """DICOM folders: which series are in there, and one of them as a :class:`~cardiac_ct_fm.volume_io.Volume`.
 
-pydicom reads headers and plain pixels, SimpleITK (GDCM) unpacks compressed ones; both come with the extra ``dicom``.
-Positions come from each slice's own header, so gaps are seen and a gantry tilt stays in the affine. No name, number
-or date of the patient is read.
+Positions come from each slice's own header, so gaps are seen and a gantry tilt stays in the affine. What is in a single
+file is read by :mod:`~cardiac_ct_fm.dicom_files`.
 """
 
 from __future__ import annotations
@@ -14,28 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from cardiac_ct_fm.errors import ImageError, MissingExtraError
+from cardiac_ct_fm.dicom_files import is_multi_frame, is_slice, read_header, slice_hu
+from cardiac_ct_fm.errors import ImageError
 from cardiac_ct_fm.geometry import FloatArray, lps_affine, validated_affine
-from cardiac_ct_fm.volume_io import Volume, as_hounsfield
+from cardiac_ct_fm.volume_io import Volume
 
 MAX_GAP_DEVIATION = 0.1
 """Distances between slices may differ from their median by this fraction; a lost slice doubles one of them.
 
 Positions are written with at least 0.01 mm, so rounding alone stays below 0.1 of any cardiac slice distance (≥ 0.2 mm).
 """
-
-_HEADER_TAGS = [
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "Modality", "ImageType",
-    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames",
-    "SamplesPerPixel", "NominalPercentageOfCardiacPhase", "TriggerTime", "TemporalPositionIdentifier",
-    "AcquisitionNumber", "PatientPosition", "Manufacturer", "ManufacturerModelName", "SliceThickness",
-    "ConvolutionKernel", "KVP",
-]  # fmt: skip
-
-_NUMBERS = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
-"""How many numbers the elements hold that give a slice its place (PS3.3 C.7.6.2, C.7.6.3)."""
 
 _PHASE_TAGS = ("NominalPercentageOfCardiacPhase", "TriggerTime", "TemporalPositionIdentifier", "AcquisitionNumber")
 """What tells slices at the same place apart, most telling first: the heart phases of one gated acquisition."""
@@ -80,12 +68,13 @@ def find_series(folder: str | Path) -> list[DicomSeries]:
     """All image stacks of a folder and its subfolders, the longest first; localizers and reports are left out.
 
     Raises:
+        ImageError: a DICOM file is damaged; no stack is returned without the slice that it may be.
         MissingExtraError: pydicom is not installed.
     """
     groups: dict[tuple[Any, ...], dict[str, tuple[Path, Any]]] = {}
     for path in _files(Path(folder)):
-        header = _read_header(path)
-        if header is None or not _is_slice(header):
+        header = read_header(path)
+        if header is None or not is_slice(header):
             continue
         orientation = tuple(round(float(v), 3) for v in header.ImageOrientationPatient)
         group = (str(header.SeriesInstanceUID), orientation, int(header.Rows), int(header.Columns))
@@ -123,8 +112,8 @@ def _choose(folder: Path, found: Sequence[DicomSeries], wanted: str | None) -> D
         ImageError: it is not clear, or it is no CT.
     """
     if not found:
-        headers = [header for path in _files(folder) if (header := _read_header(path)) is not None]
-        if any(int(getattr(header, "NumberOfFrames", None) or 1) > 1 for header in headers):
+        headers = [header for path in _files(folder) if (header := read_header(path)) is not None]
+        if any(map(is_multi_frame, headers)):
             raise ImageError(
                 f"{folder} holds multi-frame (enhanced) DICOM, which is not read here. Convert it to NIfTI (dcm2niix)."
             )
@@ -174,15 +163,17 @@ def _assemble(folder: Path, series: DicomSeries) -> Volume:
     first = series.slices[0][1]
     stack = np.empty((len(series.slices), int(first.Rows), int(first.Columns)), np.int16)
     for index, (path, _) in enumerate(series.slices):
-        values = _slice_hu(path)
+        values = slice_hu(path)
         if values.dtype != stack.dtype and stack.dtype == np.int16:
             stack = stack.astype(np.float32)
         stack[index] = values
     facts: dict[str, Any] = {"format": "DICOM"}
     for element, fact in _FACTS.items():
         value = getattr(first, element, None)
-        if value not in (None, ""):
-            facts[fact] = float(value) if element in ("SliceThickness", "KVP") else str(value)
+        if element not in ("SliceThickness", "KVP"):
+            facts |= {fact: str(value)} if value else {}
+        elif isinstance(value, float):
+            facts[fact] = float(value)
     return Volume(stack.T, affine, str(folder), facts)
 
 
@@ -233,65 +224,6 @@ def _phases(slices: list[tuple[Path, Any]]) -> list[tuple[str, list[tuple[Path, 
     return [("", ordered)]
 
 
-def _slice_hu(path: Path) -> npt.NDArray[Any]:
-    """(rows, columns) int16 or float32 HU of one file.
-
-    Raises:
-        ImageError: the pixels cannot be unpacked.
-    """
-    import pydicom
-
-    try:
-        header = pydicom.dcmread(path)
-        packed = header.file_meta.TransferSyntaxUID.is_encapsulated
-        if packed and header.file_meta.TransferSyntaxUID != pydicom.uid.RLELossless:
-            return as_hounsfield(_unpacked_by_gdcm(path), str(path))
-        slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
-        return as_hounsfield(header.pixel_array, str(path), slope, intercept)
-    except (AttributeError, ValueError, RuntimeError, EOFError, OSError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())
-        raise ImageError(f"{path} is truncated or damaged ({reason}). Export the series again.") from error
-
-
-def _unpacked_by_gdcm(path: Path) -> npt.NDArray[Any]:
-    """(rows, columns) HU of a JPEG, JPEG-LS or JPEG 2000 file; GDCM applies slope and intercept itself."""
-    try:
-        import SimpleITK as sitk  # noqa: N813 - its own documentation's name
-    except ImportError as error:
-        raise MissingExtraError("Unpacking compressed DICOM", "dicom") from error
-    pixels: npt.NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[0]
-    return pixels
-
-
 def _files(folder: Path) -> list[Path]:
     """All files of a folder and its subfolders, in order."""
     return sorted(p for p in folder.rglob("*") if p.is_file())
-
-
-def _read_header(path: Path) -> Any | None:
-    """The header elements that are needed, or None when the file is not DICOM.
-
-    Raises:
-        MissingExtraError: pydicom is not installed.
-    """
-    try:
-        import pydicom
-    except ImportError as error:
-        raise MissingExtraError("Reading DICOM", "dicom") from error
-    try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
-    except (pydicom.errors.InvalidDicomError, EOFError, OSError):
-        return None
-
-
-def _is_slice(header: Any) -> bool:
-    """Whether a file is one grey slice with a place in the patient, and no localizer."""
-    try:
-        return (
-            bool(header.get("SeriesInstanceUID") and header.get("SOPInstanceUID"))
-            and all(np.asarray(header.get(n) or (), float).size == count for n, count in _NUMBERS.items())
-            and header.get("SamplesPerPixel", 1) == 1
-            and "LOCALIZER" not in [str(v).upper() for v in header.get("ImageType") or ()]
-        )
-    except ValueError:  # what should be a number is none
-        return False

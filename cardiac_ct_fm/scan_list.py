@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
-from cardiac_ct_fm.errors import ImageError
+from cardiac_ct_fm.dicom_files import read_header
+from cardiac_ct_fm.errors import ImageError, MissingExtraError
 from cardiac_ct_fm.result import RESULT_FILES
 from cardiac_ct_fm.volume_io import NIFTI_ENDINGS, case_name
 
@@ -103,16 +104,12 @@ def _series_folders(places: Sequence[Path]) -> list[tuple[list[Path], str | None
 
 def _first_series(folder: Path) -> str:
     """Series UID of the first DICOM file in a folder; empty where it cannot be read (reading the scan says why)."""
-    try:
-        import pydicom
-    except ImportError:
-        return ""
     first = next(f for f in sorted(folder.iterdir()) if f.is_file() and _is_dicom(f))
     try:
-        header = pydicom.dcmread(first, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-    except (pydicom.errors.InvalidDicomError, EOFError, OSError):
+        header = read_header(first)
+    except (ImageError, MissingExtraError):
         return ""
-    return str(header.get("SeriesInstanceUID", ""))
+    return str((header or {}).get("SeriesInstanceUID", ""))
 
 
 def _relative(source: Path, folder: Path) -> str:

@@ -153,6 +153,48 @@ def test_a_header_element_that_is_no_number_makes_no_slice(dicom_folder: Path, t
         load_dicom_folder(tmp_path)
 
 
+DAMAGE = {
+    "a value representation that does not exist": (b"\x20\x00\x32\x00DS", b"\x20\x00\x32\x00ZZ"),
+    "a number of the wrong length": (b"\x28\x00\x10\x00US\x02\x00", b"\x28\x00\x10\x00US\x01\x00"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_header_is_an_error_that_names_the_file(how: str, dicom_folder: Path, tmp_path: Path) -> None:
+    path = copy(dicom_folder, tmp_path, slice(0, 4)) / "000.dcm"
+    intact, damaged = DAMAGE[how]
+    assert path.read_bytes().count(intact) == 1
+    path.write_bytes(path.read_bytes().replace(intact, damaged))
+    with pytest.raises(
+        ImageError, match=r"000\.dcm is truncated or damaged \(.+\).*take it out of the folder"
+    ) as caught:
+        load_dicom_folder(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("representation", ["IS", "LO"])
+def test_a_slice_of_two_frames_is_none_and_one_that_hides_them_is_named(
+    representation: str, dicom_folder: Path, tmp_path: Path
+) -> None:
+    def two(header: Any, number: int) -> None:
+        if number == 3:
+            header.add_new("NumberOfFrames", representation, "2")
+            header.PixelData *= 2
+
+    says = {"IS": r"10\.00 mm between 002\.dcm and 004\.dcm", "LO": r"003\.dcm is .* damaged \(its pixels are \(2, 512"}
+    copy(dicom_folder, tmp_path, slice(0, 6), two)
+    with pytest.raises(ImageError, match=says[representation]):
+        load_dicom_folder(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's own about such a value
+def test_a_fact_that_is_no_number_is_not_known(dicom_folder: Path, tmp_path: Path) -> None:
+    for path in copy(dicom_folder, tmp_path, slice(0, 3)).iterdir():
+        path.write_bytes(path.read_bytes().replace(b"\x18\x00\x60\x00DS", b"\x18\x00\x60\x00LO"))
+    facts = load_dicom_folder(tmp_path).facts
+    assert "kvp" not in facts and facts["slice_thickness_mm"] == 5.0
+
+
 def test_a_gantry_tilt_stays_in_the_affine(dicom_folder: Path, tmp_path: Path) -> None:
     def tilt(header: Any, number: int) -> None:
         x, y, z = header.ImagePositionPatient

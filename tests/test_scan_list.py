@@ -8,6 +8,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from cardiac_ct_fm.dicom_io import load_dicom_folder
 from cardiac_ct_fm.errors import ImageError
 from cardiac_ct_fm.scan_list import Case, list_cases
 
@@ -154,3 +155,15 @@ def test_the_index_of_a_medium_is_no_scan(dicom_folder: Path, tmp_path: Path) ->
     slices(dicom_folder, tmp_path / "images" / "2", uid="1.2.4")
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     assert names(list_cases([tmp_path])) == ["images/1", "images/2"]
+
+
+def test_a_damaged_file_spoils_its_own_case_only(dicom_folder: Path, tmp_path: Path) -> None:
+    for patient in ("anna", "berta"):
+        slices(dicom_folder, tmp_path / patient, uid=f"1.2.{len(patient)}")
+    victim = min((tmp_path / "anna").iterdir())
+    victim.write_bytes(victim.read_bytes().replace(b"\x20\x00\x0e\x00UI", b"\x20\x00\x0e\x00ZZ"))
+    anna, berta = list_cases([tmp_path])
+    assert (anna.name, berta.name) == ("anna", "berta")
+    with pytest.raises(ImageError, match=f"{victim.name} is truncated or damaged"):
+        load_dicom_folder(anna.source)
+    assert load_dicom_folder(berta.source).data.shape[2] == 2
