@@ -25,6 +25,12 @@ MAX_GAP_DEVIATION = 0.1
 Positions are written with at least 0.01 mm, so rounding alone stays below 0.1 of any cardiac slice distance (≥ 0.2 mm).
 """
 
+MAX_SHIFT = 0.25
+"""So many voxels may a slice lie off the even line of the others, or its edge be off by another pixel spacing.
+
+Positions are written with at least 0.1 mm, so rounding alone stays below 0.25 of any pixel of a cardiac CT (≥ 0.2 mm).
+"""
+
 _PHASE_TAGS = ("NominalPercentageOfCardiacPhase", "TriggerTime", "TemporalPositionIdentifier", "AcquisitionNumber")
 """What tells slices at the same place apart, most telling first: the heart phases of one gated acquisition."""
 
@@ -181,7 +187,7 @@ def _affine(folder: Path, series: DicomSeries) -> FloatArray:
     """Voxel (column, row, slice) → RAS mm, from DICOM's LPS positions (PS3.3 C.7.6.2.1.1).
 
     Raises:
-        ImageError: the slices do not follow each other evenly.
+        ImageError: the slices do not follow each other evenly, on one line and with one pixel spacing.
     """
     first = series.slices[0][1]
     along_row, along_column = np.asarray(first.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
@@ -201,7 +207,20 @@ def _affine(folder: Path, series: DicomSeries) -> FloatArray:
     affine[:3, 1] = along_column * row_distance
     affine[:3, 2] = (positions[-1] - positions[0]) / (len(positions) - 1)
     affine[:3, 3] = positions[0]
-    return validated_affine(lps_affine(affine))
+    in_the_patient = validated_affine(lps_affine(affine))
+    shifts = (positions - positions[0]) @ np.linalg.inv(affine[:3, :3]).T
+    shifts[:, 2] -= np.arange(len(positions))
+    spacings = np.array([h.PixelSpacing for _, h in series.slices], dtype=np.float64)
+    stretches = np.abs(spacings / spacings[0] - 1) * (int(first.Rows), int(first.Columns))
+    for what, voxels in (("lies off the even line of the others", shifts), ("has another pixel spacing", stretches)):
+        most = np.abs(voxels).max(axis=1)
+        if most.max() > MAX_SHIFT:
+            raise ImageError(
+                f"{folder}: slice {series.slices[int(most.argmax())][0].name} of series {series.key} {what} "
+                f"(off by {most.max():.1f} voxels), so one affine cannot place them all. Export the series again, "
+                "or choose one that was reconstructed in one piece."
+            )
+    return in_the_patient
 
 
 def _phases(slices: list[tuple[Path, Any]]) -> list[tuple[str, list[tuple[Path, Any]]]]:

@@ -204,6 +204,41 @@ def test_a_gantry_tilt_stays_in_the_affine(dicom_folder: Path, tmp_path: Path) -
     np.testing.assert_allclose(volume.affine[:3, 2], (0, -1.25, 5), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("millimetres", "fits"), [((20.0, 0), False), ((0, 0.5), False), ((-0.5, 0), False), ((0.05, 0.05), True)]
+)
+def test_a_jump_within_the_plane_is_no_tilt(
+    millimetres: tuple[float, float], fits: bool, dicom_folder: Path, tmp_path: Path
+) -> None:
+    def jump(header: Any, number: int) -> None:
+        x, y, z = map(float, header.ImagePositionPatient)
+        if number >= 6:
+            header.ImagePositionPatient = [round(x + millimetres[0], 4), round(y + millimetres[1], 4), z]
+
+    copy(dicom_folder, tmp_path, slice(0, 12), jump)
+    if fits:
+        assert load_dicom_folder(tmp_path).grid.shape == (512, 512, 12)
+    else:
+        with pytest.raises(ImageError, match=r"slice 00[56]\.dcm .* lies off the even line of the others"):
+            load_dicom_folder(tmp_path)
+
+
+@pytest.mark.parametrize(("factor", "fits"), [(1.1, False), (1.001, False), (1.0001, True)])
+def test_slices_of_another_pixel_spacing_are_no_part_of_the_stack(
+    factor: float, fits: bool, dicom_folder: Path, tmp_path: Path
+) -> None:
+    def zoom(header: Any, number: int) -> None:
+        if number >= 3:
+            header.PixelSpacing = [round(float(v) * factor, 6) for v in header.PixelSpacing]
+
+    copy(dicom_folder, tmp_path, slice(0, 6), zoom)
+    if fits:
+        assert load_dicom_folder(tmp_path).grid.shape == (512, 512, 6)
+    else:
+        with pytest.raises(ImageError, match=r"slice 003\.dcm .* has another pixel spacing"):
+            load_dicom_folder(tmp_path)
+
+
 @pytest.mark.parametrize("how", ["RLE", "JPEG", "JPEG2000"])
 def test_compressed_slices_give_the_same_values(dicom_folder: Path, tmp_path: Path, how: str) -> None:
     def compress(header: Any, number: int) -> None:
