@@ -31,6 +31,9 @@ MAX_SHIFT = 0.25
 Positions are written with at least 0.1 mm, so rounding alone stays below 0.25 of any pixel of a cardiac CT (≥ 0.2 mm).
 """
 
+MAX_TURN = 1e-3
+"""Direction cosines of one stack may differ by this: ¼ mm over 250 mm (a choice of this project)."""
+
 _PHASE_TAGS = ("NominalPercentageOfCardiacPhase", "TriggerTime", "TemporalPositionIdentifier", "AcquisitionNumber")
 """What tells slices at the same place apart, most telling first: the heart phases of one gated acquisition."""
 
@@ -49,13 +52,17 @@ _FACTS = {
 }
 """Header elements that go into :attr:`Volume.facts`; none of them names a patient or a date."""
 
+Slice = tuple[Path, Any]
+"""A file and its header."""
+
 
 @dataclass(frozen=True)
 class DicomSeries:
     """Slices of one stack, in order along its normal.
 
     Attributes:
-        key: the series UID; with ``#`` and a phase where one series holds several heart phases.
+        key: the series UID; with ``#``, a number and the matrix where one series holds stacks of several sizes or
+            orientations; with ``#`` and a phase where it holds several heart phases.
         description: the scanner's name for it.
         modality: ``CT``, ``MR``, ….
         slices: (path, header) of each slice.
@@ -64,7 +71,7 @@ class DicomSeries:
     key: str
     description: str
     modality: str
-    slices: tuple[tuple[Path, Any], ...]
+    slices: tuple[Slice, ...]
 
     def __str__(self) -> str:
         return f"{self.key} ({self.description or 'no description'}, {self.modality}, {len(self.slices)} slices)"
@@ -77,23 +84,32 @@ def find_series(folder: str | Path) -> list[DicomSeries]:
         ImageError: a DICOM file is damaged; no stack is returned without the slice that it may be.
         MissingExtraError: pydicom is not installed.
     """
-    groups: dict[tuple[Any, ...], dict[str, tuple[Path, Any]]] = {}
+    stacks: dict[str, list[dict[str, Slice]]] = {}
     for path in _files(Path(folder)):
         header = read_header(path)
         if header is None or not is_slice(header):
             continue
-        orientation = tuple(round(float(v), 3) for v in header.ImageOrientationPatient)
-        group = (str(header.SeriesInstanceUID), orientation, int(header.Rows), int(header.Columns))
-        # The same instance copied twice into a folder is one slice.
-        groups.setdefault(group, {})[str(header.SOPInstanceUID)] = (path, header)
+        same_uid = stacks.setdefault(str(header.SeriesInstanceUID), [])
+        stack = next((s for s in same_uid if _parallel(header, next(iter(s.values()))[1])), None)
+        if stack is None:
+            same_uid.append(stack := {})
+        stack[str(header.SOPInstanceUID)] = (path, header)  # the same instance copied twice into a folder is one slice
     found = []
-    for (uid, *_), slices in groups.items():
-        for phase, part in _phases(list(slices.values())):
-            first = part[0][1]
-            key = f"{uid}#{phase}" if phase else uid
-            description = str(getattr(first, "SeriesDescription", "") or "").strip()
-            found.append(DicomSeries(key, description, str(getattr(first, "Modality", "?")), tuple(part)))
+    for uid, same_uid in stacks.items():
+        for number, stack in enumerate(same_uid, start=1):
+            for phase, part in _phases(list(stack.values())):
+                first = part[0][1]
+                size = f"{number}-{first.Columns}x{first.Rows}" if len(same_uid) > 1 else ""
+                key = "#".join(filter(None, (uid, size, phase)))
+                description = str(getattr(first, "SeriesDescription", "") or "").strip()
+                found.append(DicomSeries(key, description, str(getattr(first, "Modality", "?")), tuple(part)))
     return sorted(found, key=lambda s: -len(s.slices))
+
+
+def _parallel(one: Any, other: Any) -> bool:
+    """Whether two slices can be of one stack: of equal size and orientation."""
+    turns = np.array([h.ImageOrientationPatient for h in (one, other)], dtype=np.float64)
+    return bool((one.Rows, one.Columns) == (other.Rows, other.Columns) and np.ptp(turns, axis=0).max() <= MAX_TURN)
 
 
 def load_dicom_folder(folder: str | Path, series: str | None = None) -> Volume:
@@ -101,7 +117,7 @@ def load_dicom_folder(folder: str | Path, series: str | None = None) -> Volume:
 
     Args:
         folder: its files may lie in subfolders, beside other files.
-        series: series UID (with ``#phase``, as the error lists them), its beginning or ending, or the description.
+        series: series UID (with ``#…``, as the error lists them), its beginning or ending, or the description.
 
     Raises:
         ImageError: no DICOM, no CT, several series and none chosen, a lost slice, a damaged file.
@@ -223,19 +239,19 @@ def _affine(folder: Path, series: DicomSeries) -> FloatArray:
     return in_the_patient
 
 
-def _phases(slices: list[tuple[Path, Any]]) -> list[tuple[str, list[tuple[Path, Any]]]]:
+def _phases(slices: list[Slice]) -> list[tuple[str, list[Slice]]]:
     """Slices in order along their normal; where places repeat, taken apart by the first tag that does so cleanly."""
     row, column = np.asarray(slices[0][1].ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
     normal = np.cross(row, column)
     ordered = sorted(slices, key=lambda s: float(np.dot(normal, np.asarray(s[1].ImagePositionPatient, dtype=float))))
 
-    def places_repeat(part: Sequence[tuple[Path, Any]]) -> bool:
+    def places_repeat(part: Sequence[Slice]) -> bool:
         places = [tuple(round(float(v), 2) for v in h.ImagePositionPatient) for _, h in part]
         return len(set(places)) < len(places)
 
     if places_repeat(ordered):
         for tag in _PHASE_TAGS:
-            parts: dict[str, list[tuple[Path, Any]]] = {}
+            parts: dict[str, list[Slice]] = {}
             for path, header in ordered:
                 parts.setdefault(str(getattr(header, tag, "")), []).append((path, header))
             if len(parts) > 1 and "" not in parts and not any(map(places_repeat, parts.values())):

@@ -120,6 +120,36 @@ def test_heart_phases_in_one_series_are_told_apart(dicom_folder: Path, tmp_path:
     np.testing.assert_array_equal(late.data - early.data, 45)
 
 
+def test_stacks_of_two_sizes_in_one_series_can_each_be_chosen(dicom_folder: Path, tmp_path: Path) -> None:
+    def halved(header: Any, number: int) -> None:
+        values = header.pixel_array[::2, ::2]
+        header.SOPInstanceUID, header.PixelData = generate_uid(), values.tobytes()
+        header.Rows, header.Columns = values.shape
+        header.PixelSpacing = [2 * float(v) for v in header.PixelSpacing]
+
+    copy(dicom_folder, tmp_path, slice(0, 8))
+    copy(dicom_folder, tmp_path, slice(0, 6), halved)
+    keys = [series.key for series in find_series(tmp_path)]
+    assert keys == [f"{SERIES_UID}#1-512x512", f"{SERIES_UID}#2-256x256"]
+    with pytest.raises(ImageError, match=r"2 CT series.*#1-512x512.*#2-256x256"):
+        load_volume(tmp_path, series=SERIES_UID)
+    for choice, shape in ((keys[0], (512, 512, 8)), (keys[1], (256, 256, 6)), ("256x256", (256, 256, 6))):
+        assert load_dicom_folder(tmp_path, choice).grid.shape == shape
+
+
+def test_orientations_that_are_equal_but_for_rounding_are_one_stack(dicom_folder: Path, tmp_path: Path) -> None:
+    def turn(header: Any, number: int) -> None:
+        header.ImageOrientationPatient = [1, round(0.0005 + (-1) ** number * 1e-5, 6), 0, 0, 1, 0]
+
+    def turn_away(header: Any, number: int) -> None:
+        header.SOPInstanceUID, header.ImageOrientationPatient = generate_uid(), [1, 0, 0, 0, 0, -1]
+
+    copy(dicom_folder, tmp_path, slice(0, 6), turn)
+    assert [(s.key, len(s.slices)) for s in find_series(tmp_path)] == [(SERIES_UID, 6)]
+    copy(dicom_folder, tmp_path, slice(0, 4), turn_away)
+    assert [s.key for s in find_series(tmp_path)] == [f"{SERIES_UID}#{n}-512x512" for n in (1, 2)]
+
+
 def test_a_lost_slice_is_found_and_named(dicom_folder: Path, tmp_path: Path) -> None:
     copy(dicom_folder, tmp_path, slice(0, 20))
     (tmp_path / "007.dcm").unlink()
