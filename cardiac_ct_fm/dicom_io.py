@@ -1,35 +1,41 @@
 """DICOM folders: which series are in there, and one of them as a :class:`~cardiac_ct_fm.volume_io.Volume`.
 
-pydicom reads headers and plain pixels, SimpleITK (GDCM) unpacks compressed ones; both come with the extra ``dicom``.
-Positions come from each slice's own header, so gaps are seen and a gantry tilt stays in the affine. No name, number
-or date of the patient is read.
+Positions come from each slice's own header, so gaps are seen and a gantry tilt stays in the affine. What is in a single
+file is read by :mod:`~cardiac_ct_fm.dicom_files`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import count
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from cardiac_ct_fm.dicom_stack import UNREADABLE, DicomSeries, phases, stack_affine
-from cardiac_ct_fm.errors import ImageError, MissingExtraError
-from cardiac_ct_fm.volume_io import Volume, as_hounsfield
+from cardiac_ct_fm.dicom_files import is_multi_frame, is_slice, read_header, slice_hu
+from cardiac_ct_fm.errors import ImageError
+from cardiac_ct_fm.geometry import FloatArray, lps_affine, validated_affine
+from cardiac_ct_fm.volume_io import Volume
 
-_HEADER_TAGS = [
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "Modality", "ImageType",
-    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames",
-    "SamplesPerPixel", "NominalPercentageOfCardiacPhase", "TriggerTime", "TemporalPositionIdentifier",
-    "AcquisitionNumber", "PatientPosition", "Manufacturer", "ManufacturerModelName", "SliceThickness",
-    "ConvolutionKernel", "KVP",
-]  # fmt: skip
+MAX_GAP_DEVIATION = 0.1
+"""Distances between slices may differ from their median by this fraction; a lost slice doubles one of them.
 
-_NUMBERS = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
-"""How many numbers the elements hold that give a slice its place (PS3.3 C.7.6.2, C.7.6.3)."""
+Positions are written with at least 0.01 mm, so rounding alone stays below 0.1 of any cardiac slice distance (≥ 0.2 mm).
+"""
+
+MAX_SHIFT = 0.25
+"""So many voxels may a slice lie off the even line of the others, or its edge be off by another pixel spacing.
+
+Positions are written with at least 0.1 mm, so rounding alone stays below 0.25 of any pixel of a cardiac CT (≥ 0.2 mm).
+"""
+
+MAX_TURN = 1e-3
+"""Direction cosines of one stack may differ by this: ¼ mm over 250 mm (a choice of this project)."""
+
+_PHASE_TAGS = ("NominalPercentageOfCardiacPhase", "TriggerTime", "TemporalPositionIdentifier", "AcquisitionNumber")
+"""What tells slices at the same place apart, most telling first: the heart phases of one gated acquisition."""
 
 _MAX_LISTED = 20
 """Series that an error names: all phases of a gated acquisition in steps of 5 %."""
@@ -46,42 +52,64 @@ _FACTS = {
 }
 """Header elements that go into :attr:`Volume.facts`; none of them names a patient or a date."""
 
+Slice = tuple[Path, Any]
+"""A file and its header."""
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """Slices of one stack, in order along its normal.
+
+    Attributes:
+        key: the series UID; with ``#``, a number and the matrix where one series holds stacks of several sizes or
+            orientations; with ``#`` and a phase where it holds several heart phases.
+        description: the scanner's name for it.
+        modality: ``CT``, ``MR``, ….
+        slices: (path, header) of each slice.
+    """
+
+    key: str
+    description: str
+    modality: str
+    slices: tuple[Slice, ...]
+
+    def __str__(self) -> str:
+        return f"{self.key} ({self.description or 'no description'}, {self.modality}, {len(self.slices)} slices)"
+
 
 def find_series(folder: str | Path) -> list[DicomSeries]:
     """All image stacks of a folder and its subfolders, the longest first; localizers and reports are left out.
 
     Raises:
-        ImageError: a file says that it is DICOM and cannot be read.
+        ImageError: a DICOM file is damaged; no stack is returned without the slice that it may be.
         MissingExtraError: pydicom is not installed.
     """
-    groups: dict[tuple[Any, ...], dict[str, tuple[Path, Any]]] = {}
+    stacks: dict[str, list[dict[str, Slice]]] = {}
     for path in _files(Path(folder)):
-        try:
-            header = _read_header(path)
-            if header is None or not _is_slice(header):
-                continue
-        except UNREADABLE as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ImageError(
-                f"{path} is a damaged DICOM file ({reason}). Export the series again, or remove the file if it is no "
-                "slice of it."
-            ) from error
-        orientation = tuple(round(float(v), 3) for v in header.ImageOrientationPatient)
-        group = (str(header.SeriesInstanceUID), orientation, int(header.Rows), int(header.Columns))
-        # The same instance copied twice into a folder is one slice.
-        groups.setdefault(group, {})[str(header.SOPInstanceUID)] = (path, header)
-    found: list[DicomSeries] = []
-    for (uid, *_), slices in groups.items():
-        for phase, part in phases(list(slices.values())):
-            first = part[0][1]
-            key = f"{uid}#{phase}" if phase else uid
-            if key in {other.key for other in found}:  # another matrix or orientation under the same UID
-                own = f"{key}#{first.Columns}x{first.Rows}"
-                names = (own if n == 1 else f"{own}-{n}" for n in count(1))
-                key = next(name for name in names if name not in {other.key for other in found})
-            description = str(getattr(first, "SeriesDescription", "") or "").strip()
-            found.append(DicomSeries(key, description, str(getattr(first, "Modality", "?")), tuple(part)))
+        header = read_header(path)
+        if header is None or not is_slice(header):
+            continue
+        same_uid = stacks.setdefault(str(header.SeriesInstanceUID), [])
+        stack = next((s for s in same_uid if _parallel(header, next(iter(s.values()))[1])), None)
+        if stack is None:
+            same_uid.append(stack := {})
+        stack[str(header.SOPInstanceUID)] = (path, header)  # the same instance copied twice into a folder is one slice
+    found = []
+    for uid, same_uid in stacks.items():
+        for number, stack in enumerate(same_uid, start=1):
+            for phase, part in _phases(list(stack.values())):
+                first = part[0][1]
+                size = f"{number}-{first.Columns}x{first.Rows}" if len(same_uid) > 1 else ""
+                key = "#".join(filter(None, (uid, size, phase)))
+                description = str(getattr(first, "SeriesDescription", "") or "").strip()
+                found.append(DicomSeries(key, description, str(getattr(first, "Modality", "?")), tuple(part)))
     return sorted(found, key=lambda s: -len(s.slices))
+
+
+def _parallel(one: Any, other: Any) -> bool:
+    """Whether two slices can be of one stack: of equal size and orientation."""
+    turns = np.array([h.ImageOrientationPatient for h in (one, other)], dtype=np.float64)
+    return bool((one.Rows, one.Columns) == (other.Rows, other.Columns) and np.ptp(turns, axis=0).max() <= MAX_TURN)
 
 
 def load_dicom_folder(folder: str | Path, series: str | None = None) -> Volume:
@@ -89,7 +117,7 @@ def load_dicom_folder(folder: str | Path, series: str | None = None) -> Volume:
 
     Args:
         folder: its files may lie in subfolders, beside other files.
-        series: series UID (with ``#phase``, as the error lists them), its beginning or ending, or the description.
+        series: series UID (with ``#…``, as the error lists them), its beginning or ending, or the description.
 
     Raises:
         ImageError: no DICOM, no CT, several series and none chosen, a lost slice, a damaged file.
@@ -106,8 +134,8 @@ def _choose(folder: Path, found: Sequence[DicomSeries], wanted: str | None) -> D
         ImageError: it is not clear, or it is no CT.
     """
     if not found:
-        headers = [header for path in _files(folder) if (header := _read_header(path)) is not None]
-        if any(int(getattr(header, "NumberOfFrames", None) or 1) > 1 for header in headers):
+        headers = [header for path in _files(folder) if (header := read_header(path)) is not None]
+        if any(map(is_multi_frame, headers)):
             raise ImageError(
                 f"{folder} holds multi-frame (enhanced) DICOM, which is not read here. Convert it to NIfTI (dcm2niix)."
             )
@@ -153,82 +181,84 @@ def _assemble(folder: Path, series: DicomSeries) -> Volume:
         raise ImageError(
             f"{folder}: series {series} is a 2-D image; a stack of slices is needed. Give the whole series."
         )
-    affine = stack_affine(folder, series)
+    affine = _affine(folder, series)
     first = series.slices[0][1]
     stack = np.empty((len(series.slices), int(first.Rows), int(first.Columns)), np.int16)
     for index, (path, _) in enumerate(series.slices):
-        values = _slice_hu(path)
+        values = slice_hu(path)
         if values.dtype != stack.dtype and stack.dtype == np.int16:
             stack = stack.astype(np.float32)
         stack[index] = values
     facts: dict[str, Any] = {"format": "DICOM"}
     for element, fact in _FACTS.items():
         value = getattr(first, element, None)
-        if value not in (None, ""):
-            facts[fact] = float(value) if element in ("SliceThickness", "KVP") else str(value)
+        if element not in ("SliceThickness", "KVP"):
+            facts |= {fact: str(value)} if value else {}
+        elif isinstance(value, float):
+            facts[fact] = float(value)
     return Volume(stack.T, affine, str(folder), facts)
 
 
-def _slice_hu(path: Path) -> npt.NDArray[Any]:
-    """(rows, columns) int16 or float32 HU of one file.
+def _affine(folder: Path, series: DicomSeries) -> FloatArray:
+    """Voxel (column, row, slice) → RAS mm, from DICOM's LPS positions (PS3.3 C.7.6.2.1.1).
 
     Raises:
-        ImageError: the pixels cannot be unpacked.
+        ImageError: the slices do not follow each other evenly, on one line and with one pixel spacing.
     """
-    import pydicom
+    first = series.slices[0][1]
+    along_row, along_column = np.asarray(first.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
+    row_distance, column_distance = (float(v) for v in first.PixelSpacing)
+    positions = np.array([h.ImagePositionPatient for _, h in series.slices], dtype=np.float64)
+    gaps = np.diff(positions @ np.cross(along_row, along_column))
+    usual = float(np.median(gaps))
+    worst = int(np.argmax(np.abs(gaps - usual)))
+    if abs(gaps[worst] - usual) > MAX_GAP_DEVIATION * usual:
+        raise ImageError(
+            f"{folder}: slices of series {series.key} lie {usual:.2f} mm apart, but {gaps[worst]:.2f} mm between "
+            f"{series.slices[worst][0].name} and {series.slices[worst + 1][0].name}, so slices are "
+            "lost or of different phases. Export the complete series again."
+        )
+    affine = np.eye(4)
+    affine[:3, 0] = along_row * column_distance
+    affine[:3, 1] = along_column * row_distance
+    affine[:3, 2] = (positions[-1] - positions[0]) / (len(positions) - 1)
+    affine[:3, 3] = positions[0]
+    in_the_patient = validated_affine(lps_affine(affine))
+    shifts = (positions - positions[0]) @ np.linalg.inv(affine[:3, :3]).T
+    shifts[:, 2] -= np.arange(len(positions))
+    spacings = np.array([h.PixelSpacing for _, h in series.slices], dtype=np.float64)
+    stretches = np.abs(spacings / spacings[0] - 1) * (int(first.Rows), int(first.Columns))
+    for what, voxels in (("lies off the even line of the others", shifts), ("has another pixel spacing", stretches)):
+        most = np.abs(voxels).max(axis=1)
+        if most.max() > MAX_SHIFT:
+            raise ImageError(
+                f"{folder}: slice {series.slices[int(most.argmax())][0].name} of series {series.key} {what} "
+                f"(off by {most.max():.1f} voxels), so one affine cannot place them all. Export the series again, "
+                "or choose one that was reconstructed in one piece."
+            )
+    return in_the_patient
 
-    try:
-        header = pydicom.dcmread(path)
-        packed = header.file_meta.TransferSyntaxUID.is_encapsulated
-        if packed and header.file_meta.TransferSyntaxUID != pydicom.uid.RLELossless:
-            return as_hounsfield(_unpacked_by_gdcm(path), str(path))
-        slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
-        return as_hounsfield(header.pixel_array, str(path), slope, intercept)
-    except (*UNREADABLE, RuntimeError, EOFError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ImageError(f"{path} is truncated or damaged ({reason}). Export the series again.") from error
 
+def _phases(slices: list[Slice]) -> list[tuple[str, list[Slice]]]:
+    """Slices in order along their normal; where places repeat, taken apart by the first tag that does so cleanly."""
+    row, column = np.asarray(slices[0][1].ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
+    normal = np.cross(row, column)
+    ordered = sorted(slices, key=lambda s: float(np.dot(normal, np.asarray(s[1].ImagePositionPatient, dtype=float))))
 
-def _unpacked_by_gdcm(path: Path) -> npt.NDArray[Any]:
-    """(rows, columns) HU of a JPEG, JPEG-LS or JPEG 2000 file; GDCM applies slope and intercept itself."""
-    try:
-        import SimpleITK as sitk  # noqa: N813 - its own documentation's name
-    except ImportError as error:
-        raise MissingExtraError("Unpacking compressed DICOM", "dicom") from error
-    pixels: npt.NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[0]
-    return pixels
+    def places_repeat(part: Sequence[Slice]) -> bool:
+        places = [tuple(round(float(v), 2) for v in h.ImagePositionPatient) for _, h in part]
+        return len(set(places)) < len(places)
+
+    if places_repeat(ordered):
+        for tag in _PHASE_TAGS:
+            parts: dict[str, list[Slice]] = {}
+            for path, header in ordered:
+                parts.setdefault(str(getattr(header, tag, "")), []).append((path, header))
+            if len(parts) > 1 and "" not in parts and not any(map(places_repeat, parts.values())):
+                return list(parts.items())
+    return [("", ordered)]
 
 
 def _files(folder: Path) -> list[Path]:
     """All files of a folder and its subfolders, in order."""
     return sorted(p for p in folder.rglob("*") if p.is_file())
-
-
-def _read_header(path: Path) -> Any | None:
-    """The header elements that are needed, or None when the file is not DICOM.
-
-    Raises:
-        MissingExtraError: pydicom is not installed.
-    """
-    try:
-        import pydicom
-    except ImportError as error:
-        raise MissingExtraError("Reading DICOM", "dicom") from error
-    try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
-    except (pydicom.errors.InvalidDicomError, EOFError, OSError):
-        return None
-
-
-def _is_slice(header: Any) -> bool:
-    """Whether a file is one grey slice with a place in the patient, and no localizer."""
-    try:
-        return (
-            bool(header.get("SeriesInstanceUID") and header.get("SOPInstanceUID"))
-            and all(np.asarray(header.get(n) or (), float).size == count for n, count in _NUMBERS.items())
-            and header.get("SamplesPerPixel", 1) == 1
-            and int(header.get("NumberOfFrames") or 1) == 1
-            and "LOCALIZER" not in [str(v).upper() for v in header.get("ImageType") or ()]
-        )
-    except ValueError:  # what should be a number is none
-        return False

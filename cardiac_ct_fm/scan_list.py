@@ -6,11 +6,11 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
-from cardiac_ct_fm.dicom_stack import UNREADABLE
-from cardiac_ct_fm.errors import ImageError
+from cardiac_ct_fm.dicom_files import read_header
+from cardiac_ct_fm.errors import ImageError, MissingExtraError
 from cardiac_ct_fm.result import RESULT_FILES
 from cardiac_ct_fm.volume_io import NIFTI_ENDINGS, case_name, readable
 
@@ -104,16 +104,12 @@ def _series_folders(places: Sequence[Path]) -> list[tuple[list[Path], str | None
 
 def _first_series(folder: Path) -> str:
     """Series UID of the first DICOM file in a folder; empty where it cannot be read (reading the scan says why)."""
-    try:
-        import pydicom
-    except ImportError:
-        return ""
     first = next(f for f in sorted(folder.iterdir()) if f.is_file() and _is_dicom(f))
     try:
-        header = pydicom.dcmread(first, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-        return str(header.get("SeriesInstanceUID", ""))
-    except (*UNREADABLE, pydicom.errors.InvalidDicomError, EOFError, OSError):
+        header = read_header(first)
+    except (ImageError, MissingExtraError):
         return ""
+    return str((header or {}).get("SeriesInstanceUID", ""))
 
 
 def _relative(source: Path, folder: Path) -> str:
@@ -123,12 +119,12 @@ def _relative(source: Path, folder: Path) -> str:
 
 
 def _named_apart(cases: list[Case]) -> list[Case]:
-    """The same cases; equal names (in any case of letters) are told apart.
+    """The same cases; equal names (in any case of letters) are told apart, so that each has a folder of its own.
 
-    Series of one folder get the end of their UID behind the name; a file that has its name from beside another scan
-    keeps its ending; others get the names of their parent folders in front, and what is equal even then a number.
+    Series of one folder get the end of their UID behind the name, files their ending where what lies beside them has
+    the same name, others the names of their parent folders in front, and what is still equal a number.
     """
-    places = [case.source.resolve() for case in cases]
+    places = [Path(os.path.abspath(case.source)) for case in cases]  # noqa: PTH100 - links keep their names
     series: dict[Path, list[str]] = {}
     for case, place in zip(cases, places, strict=True):
         series.setdefault(place, []).append(case.series or "")
@@ -136,15 +132,14 @@ def _named_apart(cases: list[Case]) -> list[Case]:
         replace(c, name=f"{c.name}-{_end(c.series, series[place])}") if c.series and len(series[place]) > 1 else c
         for c, place in zip(cases, places, strict=True)
     ]
-    beside = Counter((place.parent, c.name.casefold()) for c, place in zip(cases, places, strict=True))
+    siblings = Counter((place.parent, c.name.casefold()) for c, place in zip(cases, places, strict=True))
     cases = [
-        replace(c, name=str(PurePosixPath(c.name).with_name(place.name)))
-        if beside[place.parent, c.name.casefold()] > 1 and place.is_file()
-        else c
+        replace(c, name=f"{c.name}{_ending(place)}") if siblings[place.parent, c.name.casefold()] > 1 else c
         for c, place in zip(cases, places, strict=True)
     ]
     for depth in range(max((len(place.parts) for place in places), default=0)):
-        names = Counter(c.name.casefold() for c in cases)
+        homes = {(c.name.casefold(), place.parent) for c, place in zip(cases, places, strict=True)}
+        names = Counter(name for name, _ in homes)
         cases = [
             replace(c, name="-".join([*place.parts[1:][-2 - depth : -1 - depth], c.name]))
             if names[c.name.casefold()] > 1
@@ -154,20 +149,20 @@ def _named_apart(cases: list[Case]) -> list[Case]:
     return _numbered(cases)
 
 
+def _ending(place: Path) -> str:
+    """``-nii-gz`` for ``ct.nii.gz``, nothing for a folder ``ct``; with a dot, results would be named like a scan."""
+    return place.name[len(case_name(place)) :].replace(".", "-")
+
+
 def _numbered(cases: list[Case]) -> list[Case]:
-    """The same cases; what has a name that another had before gets the first number that makes it its own."""
-    cases = [replace(case, name=readable(case.name)) for case in cases]
-    taken = {case.name.casefold() for case in cases}
-    seen: set[str] = set()
-    result = []
+    """The same cases; of equal names the second gets ``-2`` behind it, the third ``-3``."""
+    named: dict[str, Case] = {}
     for case in cases:
-        name = case.name
-        if name.casefold() in seen:
-            name = next(f"{name}-{n}" for n in count(2) if f"{name}-{n}".casefold() not in taken)
-        seen.add(name.casefold())
-        taken.add(name.casefold())
-        result.append(replace(case, name=name))
-    return result
+        own = readable(case.name)
+        names = chain([own], (f"{own}-{number}" for number in count(2)))
+        name = next(name for name in names if name.casefold() not in named)
+        named[name.casefold()] = replace(case, name=name)
+    return list(named.values())
 
 
 def _end(uid: str, all_of_them: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from cardiac_ct_fm.dicom_io import load_dicom_folder
 from cardiac_ct_fm.errors import ImageError
 from cardiac_ct_fm.scan_list import Case, list_cases
 
@@ -54,12 +55,6 @@ def test_the_same_scan_given_twice_is_one_case(tmp_path: Path) -> None:
     assert len(list_cases([tmp_path / "ct.nii.gz", tmp_path, tmp_path / "." / "ct.nii.gz"])) == 1
 
 
-def test_scans_that_differ_in_their_ending_alone_keep_it(dicom_folder: Path, tmp_path: Path) -> None:
-    touch(tmp_path / "ct.nii", tmp_path / "ct.nii.gz", tmp_path / "p1.nii.gz", tmp_path / "b" / "CT.nii.gz")
-    slices(dicom_folder, tmp_path / "p1", uid="1.2.3")
-    assert sorted(names(list_cases([tmp_path]))) == ["b/CT", "ct.nii", "ct.nii.gz", "p1", "p1.nii.gz"]
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a file name may be any bytes")
 def test_names_that_are_no_unicode_can_be_written_and_stay_apart(tmp_path: Path) -> None:
     touch(*(tmp_path / os.fsdecode(name) for name in (b"M\xfcller.nii.gz", b"M\xf6ller.nii.gz", b"\xe4/ct.nii")))
@@ -68,17 +63,49 @@ def test_names_that_are_no_unicode_can_be_written_and_stay_apart(tmp_path: Path)
     assert all(name.encode() and name.startswith(("M_ller", "_")) for name in found)
 
 
-def test_names_that_only_their_letters_case_tells_apart_get_a_number(tmp_path: Path) -> None:
-    touch(tmp_path / "CT.nii.gz", tmp_path / "ct.nii.gz")
-    found = names(list_cases([tmp_path]))
-    assert len({name.casefold() for name in found}) == 2 and all(name.casefold().endswith("gz") for name in found[:1])
-
-
 def test_equal_names_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     scans = [tmp_path / p / "ct.nii.gz" for p in ("anna", "berta")] + [tmp_path / "CT.nii.gz"]
     found = names(list_cases(scans))
     assert found[:2] == ["anna-ct", "berta-ct"]
     assert len({n.casefold() for n in found}) == 3
+
+
+def test_files_of_one_name_in_one_folder_are_told_apart_by_their_endings(tmp_path: Path) -> None:
+    touch(tmp_path / "ct.nii", tmp_path / "ct.nii.gz", tmp_path / "other.nii")
+    assert set(names(list_cases([tmp_path]))) == {"ct-nii", "ct-nii-gz", "other"}
+    touch(tmp_path / "CT.nii", tmp_path / "CT.NII")
+    cases = list_cases([tmp_path])
+    assert {case.source.name: case.name for case in cases} == {
+        "CT.NII": "CT-NII",
+        "CT.nii": "CT-nii-2",
+        "ct.nii": "ct-nii-3",
+        "ct.nii.gz": "ct-nii-gz",
+        "other.nii": "other",
+    }, "no folder further up is named"
+
+
+def test_a_file_made_from_a_dicom_folder_beside_it_has_results_of_its_own(dicom_folder: Path, tmp_path: Path) -> None:
+    slices(dicom_folder, tmp_path / "p1", uid="1.2.3")
+    touch(tmp_path / "p1.nii.gz")
+    assert sorted(names(list_cases([tmp_path]))) == ["p1", "p1-nii-gz"]
+    assert names(list_cases([tmp_path / "p1", tmp_path / "p1.nii.gz"])) == ["p1", "p1-nii-gz"]
+
+
+def test_links_into_one_store_are_told_apart_by_where_they_lie(tmp_path: Path) -> None:
+    for patient in ("anna", "berta"):
+        touch(tmp_path / "store" / patient)
+        (tmp_path / patient).mkdir()
+        (tmp_path / patient / "ct.nii").symlink_to(tmp_path / "store" / patient)
+    assert names(list_cases([tmp_path / p / "ct.nii" for p in ("anna", "berta")])) == ["anna-ct", "berta-ct"]
+
+
+def test_no_two_scans_share_a_name_whatever_they_are_called(tmp_path: Path) -> None:
+    files = ("a/ct.nii", "b/ct.nii", "a-ct.nii", "x/a-ct.nii", "a/ct.nii.gz", "a/CT.nii", "ct-nii.nii", "a/ct-nii.nii")
+    touch(*(tmp_path / file for file in files))
+    for scans in ([tmp_path / file for file in files], [tmp_path], [tmp_path, tmp_path / "a", tmp_path / "x"]):
+        found = names(list_cases(scans))
+        assert len({name.casefold() for name in found}) == len(found) == len(files)
+        assert not any(tmp_path.parent.name in name for name in found)
 
 
 def test_what_does_not_exist_is_listed_so_that_reading_says_so(tmp_path: Path) -> None:
@@ -138,3 +165,15 @@ def test_the_index_of_a_medium_is_no_scan(dicom_folder: Path, tmp_path: Path) ->
     slices(dicom_folder, tmp_path / "images" / "2", uid="1.2.4")
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     assert names(list_cases([tmp_path])) == ["images/1", "images/2"]
+
+
+def test_a_damaged_file_spoils_its_own_case_only(dicom_folder: Path, tmp_path: Path) -> None:
+    for patient in ("anna", "berta"):
+        slices(dicom_folder, tmp_path / patient, uid=f"1.2.{len(patient)}")
+    victim = min((tmp_path / "anna").iterdir())
+    victim.write_bytes(victim.read_bytes().replace(b"\x20\x00\x0e\x00UI", b"\x20\x00\x0e\x00ZZ"))
+    anna, berta = list_cases([tmp_path])
+    assert (anna.name, berta.name) == ("anna", "berta")
+    with pytest.raises(ImageError, match=f"{victim.name} is truncated or damaged"):
+        load_dicom_folder(anna.source)
+    assert load_dicom_folder(berta.source).data.shape[2] == 2
