@@ -13,6 +13,12 @@ from cardiac_ct_fm.model import CardiacCTModel
 NEEDED: tuple[LookName, ...] = ("locate", "heart", "root")
 """Looks that prediction takes, each where the one before points."""
 
+FAST = (
+    'Quality "fast" sees the root at 2 mm and does not look again at its points: they may lie far off and be sure. '
+    'Measure at quality "standard".'
+)
+"""On the demonstration scan a hinge point was 9 mm off with a confidence of 0.81, and the annulus 37 % too large."""
+
 WINDOWS_ALONE = "For logits of a window the model is enough: model(x)."
 
 

@@ -52,6 +52,7 @@ def test_hinge_points_of_the_real_scan_lie_where_its_leaflets_leave_the_wall(dem
 
 def test_the_run_says_whose_points_were_looked_at_again(demo):
     assert demo.run["second_look"] == ["hps"]
+    assert not any("Measure at quality" in warning for warning in demo.warnings)
 
 
 def test_every_expected_point_is_listed(demo):
@@ -218,6 +219,7 @@ def test_a_model_in_half_precision_predicts_in_float32_and_stays_as_it_is(dtype,
     half = CardiacCTModel.from_pretrained(finder, dtype=dtype)
     whole = CardiacCTModel.from_pretrained(finder, dtype=dtype).float()
     found = Predictor(half, "cpu")(small_scan, quality="fast", measure=False)
+    assert any("Measure at quality" in warning for warning in found.warnings)
     assert {p.dtype for p in half.parameters()} == {dtype}
     predictor = Predictor(whole, "cpu")
     assert predictor.model is whole
