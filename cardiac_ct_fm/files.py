@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -9,7 +10,7 @@ import secrets
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, cast
@@ -20,6 +21,9 @@ from cardiac_ct_fm.errors import OutputError
 
 UNFINISHED = ".part-"
 """How the names of files that are being written begin; a killed process can leave them behind."""
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What file systems answer that know no locks (flock(2))."""
 
 
 @contextmanager
@@ -76,7 +80,7 @@ def atomic_folder(path: str | Path, marker: str | None = None, owned: Sequence[s
     try:
         yield temporary
         _permit((p for p in temporary.rglob("*") if p.is_file()), mode)
-        with _in_turn(target.parent):
+        with _alone(target.parent):
             if not target.exists():
                 temporary.replace(target)
             else:
@@ -125,21 +129,25 @@ def _permit(files: Iterable[Path], mode: int) -> None:
 
 
 @contextmanager
-def _in_turn(folder: Path) -> Iterator[None]:
-    """While this lasts, no other process or thread that asks has its turn in the folder.
+def _alone(folder: Path) -> Iterator[None]:
+    """While this lasts, no other run moves its results into the folder: two would mix their files.
 
-    Two runs on one folder of results would mix their files. Windows has no locks on folders, some network file systems
-    have none at all: there nothing is held.
+    Unlike the lock of a table (``commands/table.py``), which is a file and serves machines without a common lock, this
+    one ends with its process, so that no killed run costs another its results. Nothing is held on Windows, on file
+    systems without locks and in folders that may be written but not listed.
     """
     try:
         fcntl = import_module("fcntl")
-    except ImportError:
+        place = os.open(folder, os.O_RDONLY)
+    except (ImportError, PermissionError):
         yield
         return
-    place = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):
+        try:
             fcntl.flock(place, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         yield
     finally:
         os.close(place)

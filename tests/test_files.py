@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -9,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,22 @@ def test_two_runs_that_end_at_once_do_not_mix_their_results(tmp_path: Path) -> N
         for done in [pool.submit(run, tag) for tag in "abc"]:
             done.result()
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO])
+def test_a_file_system_without_locks_takes_results_and_a_broken_one_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(place: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    answer = nullcontext() if number == errno.ENOLCK else pytest.raises(OutputError, match=os.strerror(number))
+    with answer, atomic_folder(tmp_path / "out") as part:
+        (part / "a.txt").write_text("a")
+    assert (tmp_path / "out").exists() == (number == errno.ENOLCK)
 
 
 def test_a_name_that_is_no_unicode_is_written_as_an_escape(tmp_path: Path) -> None:
