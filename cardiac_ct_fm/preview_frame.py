@@ -29,7 +29,7 @@ FILES_NAMED = 3
 def draw_frame(figure: Figure, volume: Volume, run: Mapping[str, Any]) -> None:
     """Title, disclaimer, and the line that says what was looked at with which weights."""
     high = figure.get_size_inches()[1]
-    top, line = 1 - 0.33 / high, 1 - 0.57 / high
+    top, line = 1 - 0.27 / high, 1 - 0.51 / high
     figure.text(0.008, top, volume.name, color=INK, fontsize=15, fontweight="bold", va="center")
     figure.text(0.992, top, DISCLAIMER, color=LOUD, fontsize=12, fontweight="bold", va="center", ha="right")
     spacing = " × ".join(f"{s:.2f}" for s in volume.grid.spacing)
@@ -38,13 +38,14 @@ def draw_frame(figure: Figure, volume: Volume, run: Mapping[str, Any]) -> None:
 
 
 def _made_with(run: Mapping[str, Any]) -> list[str]:
-    """Model and weights, the latter by the first digits of their files' sha256; nothing where no model is known."""
+    """Model, quality and weights, these by the first digits of their files' sha256; nothing without a model."""
     if not run.get("model"):
         return []
     digests = [str(digest)[:HASH_DIGITS] for digest in (run.get("weights_sha256") or {}).values()]
     more = len(digests) - FILES_NAMED
     named = digests[:FILES_NAMED] + ([f"{more} more"] if more > 0 else [])
-    return [str(run["model"]), f"weights {' + '.join(named)}" if named else "weights of no file"]
+    quality = [f"quality {run['quality']}"] if run.get("quality") else []
+    return [str(run["model"]), *quality, f"weights {' + '.join(named)}" if named else "weights of no file"]
 
 
 def draw_legend(

@@ -227,6 +227,7 @@ def test_the_picture_names_the_model_and_the_first_digits_of_its_weights(scan):
 
     digest = {name: 8 * first + 56 * "0" for name, first in zip("vwxyz", "abcde", strict=True)}
     one = {"model": "cardiac_swin_tiny", "weights_sha256": {"model.safetensors": digest["v"]}}
+    assert caption(one | {"quality": "fast"}).split("   ")[-3:-1] == ["cardiac_swin_tiny", "quality fast"]
     assert caption(one).endswith("cardiac_swin_tiny   weights aaaaaaaa")
     with_head = one | {"weights_sha256": {"model.safetensors": digest["v"], "mine": digest["w"]}}
     assert caption(with_head).endswith("weights aaaaaaaa + bbbbbbbb")

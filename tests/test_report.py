@@ -226,6 +226,7 @@ def test_pictures_curves_and_thresholds_of_unsure_values_are_tagged(unsure_page)
     tags = [re.findall(">(unsure[^<]*)<", row) for row in flags.split('<tr><th scope="row">')[1:]]
     left, right, septum = ["unsure: NCC, LCA"], ["unsure: NCC"], ["unsure: NCC, MS2"]
     assert tags == [left, right, left, right, septum]
+    assert re.findall(r'"chip flag-[\w-]+">([^<]*)<', flags) == ["not judged"] * 5
 
 
 def test_a_figure_that_is_drawn_is_not_said_to_be_not_measured(scan, plan):
@@ -301,6 +302,13 @@ def test_report_without_annulus_says_why_and_shows_no_number(scan, points, tmp_p
     assert "not measured" in text
     assert document.sources == []
     assert "C-arm angles are withheld" in text
+
+
+def test_the_head_names_model_and_quality_where_there_were_any(scan, plan):
+    def head(facts: dict) -> str:
+        return build_page(scan, plan, plan.measurements, [], facts, []).split('<p class="facts">')[1].split("</p>")[0]
+
+    assert head({"model": "cardiac_swin_tiny", "quality": "fast"}) == head({}) + " · cardiac_swin_tiny · quality fast"
 
 
 def test_other_measurements_have_a_place(scan, plan, tmp_path):
@@ -388,7 +396,8 @@ def test_flag_of_the_membranous_septum(value, sd, state, text):
 @pytest.mark.parametrize("status", ["ok", "low_confidence"])
 def test_flag_of_calcium_lies_between_the_limits_of_women_and_men_and_tells_doubt(score, sd, state, status):
     flag = flag_of(row("calcium_agatston", score, sd, status), "Severe stenosis")
-    assert (flag.state, flag.doubtful) == (state, status == "low_confidence")
+    weak = status == "low_confidence"
+    assert (flag.state, flag.doubtful) == ("not judged" if weak else state, weak)
     assert ("±" in flag.values) == (sd is not None)
 
 
@@ -397,14 +406,31 @@ def test_without_a_standard_deviation_none_is_shown_and_nothing_is_borderline():
     assert (flag.state, flag.values) == ("met", "10.9 mm, 28.0 ± 0.5 mm")
 
 
-def test_a_flag_of_doubtful_values_says_so():
-    rows = row("lca_height_mm", 14.0) | row("sinus_mean_diameter_mm", 36.0)
-    sure = next(f for f in find_flags(rows) if f.title == "Coronary obstruction, left")
-    rows["lca_height_mm"] = Measurement("lca_height_mm", 14.0, "mm", "low_confidence", 0.5)
-    unsure = next(f for f in find_flags(rows) if f.title == "Coronary obstruction, left")
-    assert (sure.state, sure.doubtful) == ("not met", False)
-    assert (unsure.state, unsure.doubtful) == ("not met", True)
-    assert unsure.uses == ("lca_height_mm", "sinus_mean_diameter_mm")
+@pytest.mark.parametrize(
+    ("height", "height_status", "sinus", "sinus_status", "state", "doubtful"),
+    [
+        (14.0, "ok", 36.0, "ok", "not met", False),
+        (14.0, "low_confidence", 28.0, "ok", "not judged", True),
+        (9.0, "low_confidence", 28.0, "ok", "not judged", True),
+        (9.0, "low_confidence", 36.0, "ok", "not met", False),
+        (14.0, "ok", 28.0, "low_confidence", "not met", False),
+        (9.0, "ok", 36.0, "low_confidence", "not judged", True),
+        (None, "ok", 36.0, "low_confidence", "not judged", True),
+    ],
+)
+def test_an_unsure_value_judges_nothing_and_a_sure_one_alone_rules_out(
+    height, height_status, sinus, sinus_status, state, doubtful
+):
+    rows = row("lca_height_mm", height, status=height_status)
+    rows |= row("sinus_mean_diameter_mm", sinus, status=sinus_status)
+    flag = flag_of(rows, "obstruction, left")
+    assert (flag.state, flag.doubtful) == (state, doubtful)
+    assert flag.uses == tuple(name for name, r in rows.items() if r.value is not None)
+
+
+def test_a_septum_that_is_unsure_says_nothing_about_pacemakers():
+    flag = flag_of(row("membranous_septum_length_mm", 0.8, 3.9, "low_confidence"), "Pacemaker")
+    assert (flag.state, flag.doubtful, flag.values) == ("not judged", True, "0.8 ± 3.9 mm")
 
 
 BROWSER = next((path for path in map(which, ("chromium", "chromium-browser", "google-chrome")) if path), None)

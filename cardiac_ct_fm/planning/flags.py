@@ -27,11 +27,12 @@ class Flag:
         title: what it is about.
         rule: the threshold in words.
         state: ``borderline`` when the answer turns within one standard deviation of a value, which takes a known
-            one; ``intermediate`` when a value lies between two thresholds; ``not judged`` when a missing value could
-            still decide, or a point lies on the wrong side of the annulus, so that it or the plane is wrong.
+            one; ``intermediate`` when a value lies between two thresholds; ``not judged`` when a value that is missing
+            or ``low_confidence`` could still decide, or a point lies on the wrong side of the annulus, so that it or
+            the plane is wrong.
         values: the values that were used, in words.
         source: where the rule was read.
-        doubtful: whether a value that it rests on is ``low_confidence``.
+        doubtful: whether it is not judged because a value is there and ``low_confidence``.
         uses: names of the measurements that were used.
     """
 
@@ -61,9 +62,13 @@ def find_flags(measurements: Mapping[str, Measurement]) -> list[Flag]:
         state = _ranked(score, low=1200.0, high=2000.0, met_above=True)
         text = f"Agatston score {_known(score, 0)}; intermediate means: of a woman it would be met"
         rule = "2000 in men, 1200 in women"
-        weak = score.status == "low_confidence"
-        flags.append(Flag("Severe stenosis by calcium", rule, state, text, ESC, weak, (score.name,)))
+        flags.append(Flag("Severe stenosis by calcium", rule, state, text, ESC, _weak(score), (score.name,)))
     return flags
+
+
+def _weak(row: Measurement) -> bool:
+    """Whether a person has to look before anything is judged by the value."""
+    return row.status == "low_confidence"
 
 
 def _known(row: Measurement, digits: int) -> str:
@@ -75,25 +80,27 @@ def _known(row: Measurement, digits: int) -> str:
 def _below(
     measurements: Mapping[str, Measurement], title: str, rule: str, limits: Mapping[str, float], source: str
 ) -> Flag:
-    """A rule that is met when every value lies below its limit, so that one value above its own rules it out."""
+    """A rule that is met when every value lies below its limit, so that one sure value above its own rules it out."""
     texts, used = [], []
-    certain = possible = True
+    certain = possible = known = True
     for name, limit in limits.items():
         row = measurements.get(name)
         if row is None or row.value is None:
             texts.append("a value is missing")
-            certain = False
+            known = False
             continue
         if row.value < 0.0:
             return _impossible(title, rule, row, source)
         sd = row.uncertainty or 0.0
         used.append(row)
         texts.append(f"{_known(row, 1)} mm")
+        if _weak(row):
+            known = False
+            continue
         certain &= row.value + sd < limit
         possible &= row.value - sd < limit
-    missing = len(used) < len(limits)
-    state: State = "not met" if not possible else "not judged" if missing else "met" if certain else "borderline"
-    weak = any(row.status == "low_confidence" for row in used)
+    state: State = "not met" if not possible else "not judged" if not known else "met" if certain else "borderline"
+    weak = state == "not judged" and any(_weak(row) for row in used)
     names = tuple(row.name for row in used)
     return Flag(title, rule, state, ", ".join(dict.fromkeys(texts)), source, weak, names)
 
@@ -105,8 +112,10 @@ def _impossible(title: str, rule: str, row: Measurement, source: str) -> Flag:
 
 
 def _ranked(row: Measurement, low: float, high: float, met_above: bool) -> State:
-    """A value held against two thresholds: on the far side of both, between them, or too close to one to say."""
+    """A sure value held against two thresholds: on the far side of both, between them, or too close to one to say."""
     assert row.value is not None
+    if _weak(row):
+        return "not judged"
     if row.uncertainty and min(abs(row.value - low), abs(row.value - high)) <= row.uncertainty:
         return "borderline"
     if met_above:
@@ -122,7 +131,7 @@ def _septum(measurements: Mapping[str, Measurement]) -> Flag:
         return Flag(title, rule, "not judged", "a value is missing", HOKKEN)
     if row.value < 0.0:
         return _impossible(title, rule, row, HOKKEN)
-    group = "short" if row.value < 3.0 else "intermediate" if row.value <= 6.0 else "long"
+    group = ": short" if row.value < 3.0 else ": intermediate" if row.value <= 6.0 else ": long"
     state = _ranked(row, low=3.0, high=6.0, met_above=False)
-    weak = row.status == "low_confidence"
-    return Flag(title, rule, state, f"{_known(row, 1)} mm: {group}", HOKKEN, weak, (row.name,))
+    text = f"{_known(row, 1)} mm{'' if _weak(row) else group}"
+    return Flag(title, rule, state, text, HOKKEN, _weak(row), (row.name,))

@@ -74,7 +74,7 @@ def build_page(
     body = [
         # A table whose foot is repeated on every printed page by every browser.
         '<table class="sheet"><tbody><tr><td>',
-        _header(volume, plan),
+        _header(volume, plan, facts),
         "<main>",
         banner(plan, measurements, list(dict.fromkeys([*(f.message for f in plan.findings), *warnings]))),
         _cards(measurements, unsure),
@@ -95,14 +95,15 @@ def build_page(
     return head + "\n".join(part for part in body if part) + "</body></html>\n"
 
 
-def _header(volume: Volume, plan: Plan) -> str:
+def _header(volume: Volume, plan: Plan, facts: Mapping[str, Any]) -> str:
     spacing = " × ".join(f"{s:.2f}" for s in volume.grid.spacing)
     given = {True: "supine (given)", False: "not supine (given)"}
     position = volume.facts.get("patient_position", "position unknown")
     position = position if plan.options.supine is None else given[plan.options.supine]
+    made = "".join(f" · {head}{facts[key]}" for head, key in (("", "model"), ("quality ", "quality")) if key in facts)
     return (
         f'<header><p class="brand">cardiac-ct-fm · aortic root</p><h1>{escape(volume.name)}</h1>'
-        f'<p class="facts">voxels {spacing} mm · {escape(str(position))}</p>'
+        f'<p class="facts">voxels {spacing} mm · {escape(str(position) + made)}</p>'
         f'<p class="notice"><strong>{DISCLAIMER}</strong> {CONFIRM}</p></header>'
     )
 

@@ -55,7 +55,7 @@ def flag_table(flags: Sequence[Flag], measurements: Mapping[str, Measurement], u
     """Published thresholds and what this scan says to them."""
     rows = "".join(
         f'<tr><th scope="row">{escape(f.title)}</th><td>{escape(f.rule)}</td><td>{_whole(f.values)}</td>'
-        f'<td><span class="chip {FLAG_CHIPS[f.state]}{" weak" if f.doubtful else ""}">{f.state}</span>'
+        f'<td><span class="chip {FLAG_CHIPS[f.state]}">{f.state}</span>'
         f"{unsure_tag([measurements[n] for n in f.uses], unsure) if f.doubtful else ''}</td></tr>"
         for f in flags
     )
@@ -65,7 +65,8 @@ def flag_table(flags: Sequence[Flag], measurements: Mapping[str, Measurement], u
         '<div class="scroll"><table class="flags"><thead><tr><th>Question</th><th>Threshold</th><th>This scan</th>'
         f"<th>Result</th></tr></thead><tbody>{rows}</tbody></table></div>"
         '<p class="small">“borderline”: within one standard deviation of a threshold; “intermediate”: between two. '
-        "Without a known standard deviation nothing is called borderline. Thresholds come from groups of patients; "
+        "Without a known standard deviation nothing is called borderline. “not judged”: a value that could decide is "
+        "missing or unsure; confirm or correct its points and run “cardiac-ct-fm measure”. Thresholds come from groups of patients; "
         f'they are no advice for one.</p><ul class="sources">{sources}</ul></section>'
     )
 
