@@ -66,8 +66,8 @@ def flag_table(flags: Sequence[Flag], measurements: Mapping[str, Measurement], u
         f"<th>Result</th></tr></thead><tbody>{rows}</tbody></table></div>"
         '<p class="small">“borderline”: within one standard deviation of a threshold; “intermediate”: between two. '
         "Without a known standard deviation nothing is called borderline. “not judged”: a value that could decide is "
-        "missing or unsure; confirm or correct its points and run “cardiac-ct-fm measure”. Thresholds come from groups of patients; "
-        f'they are no advice for one.</p><ul class="sources">{sources}</ul></section>'
+        "missing or unsure; confirm or correct its points and run “cardiac-ct-fm measure”. Thresholds "
+        f'come from groups of patients; they are no advice for one.</p><ul class="sources">{sources}</ul></section>'
     )
 
 
