@@ -77,7 +77,8 @@ def _run(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else PROGRAM
-        return _say(f"{error.format_message()} Try: {path} --help", error.exit_code)
+        text = error.format_message().replace("Value error, ", "")  # the parser's own word, not the user's
+        return _say(f"{text} Try: {path} --help", error.exit_code)
     if result == INTERRUPTED:  # typer turns Ctrl-C into this
         raise KeyboardInterrupt
     return int(result or 0)

@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import os
+import re
 import secrets
 import shutil
 import zlib
@@ -217,4 +218,5 @@ def _neighbour(target: Path) -> Path:
 
 
 def _refused(target: Path, error: OSError) -> str:
-    return f"{target} cannot be written: {error.strerror or error}. Choose another folder or free some space."
+    shown = Path(*(re.sub(rf"^{re.escape(UNFINISHED)}[0-9a-f]{{12}}-", "", part) for part in target.parts))
+    return f"{shown} cannot be written: {error.strerror or error}. Choose another folder or free some space."

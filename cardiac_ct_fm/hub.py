@@ -126,7 +126,7 @@ class HubFetcher:
             return f"{where} cannot be fetched: {constants.ENDPOINT} answered HTTP {status}; try again later."
         return (
             f"{where} cannot be fetched from {constants.ENDPOINT} ({type(cause).__name__}); check the connection and "
-            "try again; what has arrived is kept out of the cache until it is whole."
+            f"try again, or, where a folder was meant, its path: there is none called {self.repo_id} here."
         )
 
 

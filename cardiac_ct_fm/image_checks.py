@@ -127,8 +127,9 @@ def _check_finite(volume: Volume) -> None:
     bad = sum(int(np.count_nonzero(~np.isfinite(volume.data[..., k]))) for k in range(volume.data.shape[2]))
     if bad:
         share = 100 * bad / volume.data.size
+        what = "voxel that is not a number" if bad == 1 else f"voxels ({share:.2g} %) that are not numbers"
         raise ImageError(
-            f"{volume.source} holds {bad} voxels ({share:.2g} %) that are not numbers (NaN or infinite). "
+            f"{volume.source} holds {bad} {what} (NaN or infinite). "
             "Replace them by -1024 (air), or export the scan again."
         )
 

@@ -113,7 +113,7 @@ def read_landmarks(
         points = parse_mitk(text, known) if file.suffix.lower() == ".mps" else _parse_json(text, known)
     except (ParseError, json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
-            f"{file} is no landmark file ({type(error).__name__}: {error}). "
+            f"{file} is no landmark file ({_problem(error)}). "
             "Give landmarks.json, a 3D Slicer .mrk.json or an MITK .mps."
         ) from error
     table = {name: Landmark.missing(name) for name in names}
@@ -124,6 +124,15 @@ def read_landmarks(
         seen.add(point.name)
         table[point.name] = point
     return table
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a file, in words rather than in Python's."""
+    if isinstance(error, KeyError):
+        return f"it has no entry {error}"
+    if isinstance(error, TypeError | AttributeError):
+        return "its entries have another form"
+    return str(error)
 
 
 def _parse_json(text: str, predicted: Mapping[str, Landmark]) -> list[Landmark]:

@@ -64,6 +64,17 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=name).cpu()
     except (RuntimeError, AssertionError, ImportError) as error:  # what torch raises differs from device to device
         raise UsageError(
-            f"There is no device called {name!r} that torch can use here; choose auto, cpu, cuda or cuda:N."
+            f"There is no device called {name!r} that torch can use here{_why_no_gpu(name)}; choose auto, cpu, cuda or "
+            "cuda:N."
         ) from error
     return torch.device(name)
+
+
+def _why_no_gpu(name: str) -> str:
+    """What torch knows of the reason, where a GPU was asked for."""
+    if not name.startswith("cuda"):
+        return ""
+    if torch.version.cuda is None:
+        return f" (torch {torch.__version__} was built without CUDA; cardiac-ct-fm doctor says how to get another)"
+    count = torch.cuda.device_count()
+    return f" (torch sees {count} GPU{'s' * (count != 1)})"

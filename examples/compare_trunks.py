@@ -33,4 +33,7 @@ def main(data: str, head: str, *sources: str, epochs: int = 20) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 4:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except ccf.CardiacCTError as error:  # says what is wrong, why, and the way out
+        sys.exit(str(error))

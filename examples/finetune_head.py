@@ -35,4 +35,7 @@ def main(data: str, head: str, out: str, scan: str, model: str = "cardiac_swin_t
 if __name__ == "__main__":
     if len(sys.argv) not in (5, 6, 7):
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except ccf.CardiacCTError as error:  # says what is wrong, why, and the way out
+        sys.exit(str(error))

@@ -33,4 +33,7 @@ def main(scan: str, out: str, model: str = "cardiac_swin_tiny") -> None:
 if __name__ == "__main__":
     if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except ccf.CardiacCTError as error:  # says what is wrong, why, and the way out
+        sys.exit(str(error))

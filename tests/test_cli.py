@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from command_line import run
+from command_line import files_in, run
 from conftest import ROOT
 
 import cardiac_ct_fm as ccf
@@ -55,6 +55,22 @@ def test_help_names_every_command_and_every_command_explains_itself() -> None:
         assert page.code == 0
         assert "Usage: cardiac-ct-fm " + command in page.out
     assert "Not a medical device" in top.out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--heads", "", "'' has an empty name; give names with commas between, like heart,hps."),
+        ("--heads", "heart,,hps", "'heart,,hps' has an empty name"),
+        ("--quality", "best", "Invalid value for '--quality': 'best' is not one of 'fast', 'standard', 'full'."),
+    ],
+)
+def test_a_choice_that_is_none_is_refused_in_plain_words(option: str, value: str, says: str, tmp_path: Path) -> None:
+    answer = run(
+        "predict", ROOT / "examples/data/ts-aorta-cta/ct_cropped.nii.gz", option, value, "-o", tmp_path / "out"
+    )
+    assert answer.code == 2 and says in answer.line
+    assert files_in(tmp_path) == []
 
 
 def test_no_command_shows_the_help_and_is_wrong_usage() -> None:

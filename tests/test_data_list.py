@@ -140,7 +140,7 @@ def test_what_is_written_is_read_again_by_us_and_by_monai(tmp_path: Path) -> Non
 
 REFUSED: dict[str, tuple[Any, str]] = {
     "not a list": ([1, 2], "no data list"),
-    "no sections": ({"images": []}, "needs a list called training"),
+    "no sections": ({"images": []}, r'needs a list called training or test\. .*\[{"image": "1/ct\.nii\.gz"'),
     "empty": ({"training": []}, "is empty"),
     "no image": ({"training": [{"label": "l.nii.gz"}]}, r"training\[0\] has no image"),
     "no label": ({"training": [{"image": "a.nii.gz"}]}, "has an image but no label"),

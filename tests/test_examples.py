@@ -48,6 +48,17 @@ def test_every_example_is_short_and_says_how_to_run_it(path: Path) -> None:
     assert f"python examples/{path.name}" in text
 
 
+@pytest.mark.parametrize(("name", "given"), [("predict", ["no.nii.gz", "out"]), ("features", ["no.nii.gz"])])
+def test_an_example_says_in_one_line_what_is_wrong(name: str, given: list[str], tmp_path: Path) -> None:
+    command, here = (
+        [sys.executable, str(ROOT / "examples" / f"{name}.py"), *given],
+        {**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    done = subprocess.run(command, env=here, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("no.nii.gz does not exist") and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_an_example_without_arguments_says_in_one_sentence_what_it_needs(path: Path) -> None:
     command, here = [sys.executable, str(path)], {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -45,6 +45,15 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> Non
     assert contents(tmp_path) == {"a.json": "old"}
 
 
+def test_a_refusal_inside_a_folder_names_the_place_that_the_user_knows(tmp_path: Path) -> None:
+    with pytest.raises(OutputError) as refused, atomic_folder(tmp_path / "out" / "ct") as temporary:
+        (temporary / "report.html").mkdir()
+        with atomic_write(temporary / "report.html"):
+            pass
+    assert str(refused.value).startswith(f"{tmp_path / 'out' / 'ct' / 'report.html'} cannot be written: ")
+    assert not (tmp_path / "out" / "ct").exists()
+
+
 def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "out" / "ct") as temporary:
         (temporary / "a").write_text("1")

@@ -191,6 +191,14 @@ def test_a_repository_that_does_not_exist_is_named(client: Client, tmp_path: Pat
     assert "has no file x.safetensors" in client.refused(source=REPO, heads=[f"{REPO}/x.safetensors"])
 
 
+def test_without_a_hub_a_name_that_may_be_a_folder_is_told_to_be_none(tmp_path: Path) -> None:
+    lonely = Client("http://127.0.0.1:9", tmp_path)  # nobody listens on the port of "discard"
+    message = lonely.refused(source="runs/mine")
+    lonely.close()
+    assert "runs/mine/config.json cannot be fetched from http://127.0.0.1:9 (Connect" in message
+    assert "or, where a folder was meant, its path: there is none called runs/mine here" in message
+
+
 @pytest.mark.parametrize("file", ["config.json", "registry.json", "model.safetensors"])
 def test_a_server_error_is_reported_and_never_taken_for_a_missing_file(
     file: str, server: HubServer, client: Client, tmp_path: Path

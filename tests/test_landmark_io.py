@@ -181,8 +181,8 @@ def test_points_that_were_moved_or_placed_in_our_json_are_certain(tmp_path: Path
     ("name", "text", "says"),
     [
         ("a.json", "no json", "is no landmark file"),
-        ("a.json", "{}", "is no landmark file"),
-        ("a.json", "[1]", "is no landmark file"),
+        ("a.json", "{}", r"is no landmark file \(it has no entry 'markups'\)\. Give landmarks\.json"),
+        ("a.json", "[1]", r"is no landmark file \(its entries have another form\)"),
         ("a.mps", "<point><id>1</id>", "is no landmark file"),
         ("a.mps", "<point_set_file><point><id>1</id><x>a</x></point></point_set_file>", "is no landmark file"),
         ("a.json", '{"coordinate_system": "LPS", "unit": "mm", "landmarks": []}', "must be RAS"),

@@ -186,7 +186,7 @@ BAD: dict[str, tuple[Callable[[Path, np.ndarray], Path], str]] = {
     "complex": (lambda p, c: write(p, c.astype(np.complex64)), "complex"),
     "zeros": (lambda p, c: write(p, c * 0), "every voxel is 0"),
     "all NaN": (lambda p, c: write(p, np.full(c.shape, np.nan, np.float32)), "not numbers"),
-    "one NaN": (_some_nan, r"holds 1 voxels .* not numbers"),
+    "one NaN": (_some_nan, "holds 1 voxel that is not a number"),
     "singular": (_singular, "singular"),
     "no orientation": (_no_orientation, "does not say where its voxels are"),
     "thick": (lambda p, c: write(p, c, np.diag([1, 1, 12.0, 1])), "1 × 1 × 12 mm; at 12 mm or more"),

@@ -15,6 +15,7 @@ from cardiac_ct_fm.doctor import examine
 from cardiac_ct_fm.hub import HubOptions
 from cardiac_ct_fm.manifest import ModelInfo
 from cardiac_ct_fm.registry import MODELS_VARIABLE
+from cardiac_ct_fm.runtime import choose_device
 from cardiac_ct_fm.weights import resolve, sha256_of
 
 
@@ -90,6 +91,15 @@ def test_a_file_or_a_revision_where_a_folder_is_meant_is_explained(folder: Path)
 def test_a_device_that_cannot_compute_is_refused(device: str, folder: Path) -> None:
     with pytest.raises(ccf.UsageError, match=f"no device called '{device}'.*choose auto"):
         ccf.from_pretrained(folder, device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
+def test_why_there_is_no_gpu_is_told() -> None:
+    why = "was built without CUDA" if torch.version.cuda is None else "torch sees 0 GPUs"
+    with pytest.raises(ccf.UsageError, match=f"'cuda' that torch can use here .*{why}"):
+        choose_device("cuda")
+    with pytest.raises(ccf.UsageError, match="'xla' that torch can use here; choose auto"):
+        choose_device("xla")
 
 
 def test_a_folder_without_a_model_says_what_a_model_is(tmp_path: Path) -> None:

@@ -47,5 +47,9 @@ def cohort(
             show(f"{len(names)}/{n} {name}", (len(names) - 1) * slices + min(done, slices), n * slices)
 
         listing = write_cases(site, n, out, spacing, first=first, test=test, size=size, progress=step)
-    console().print(f"{n} digital patients of site {site} in {out}; data list {listing}", markup=False, soft_wrap=True)
+    console().print(
+        f"{n} digital patient{'s' * (n != 1)} of site {site} in {out}; data list {listing}",
+        markup=False,
+        soft_wrap=True,
+    )
     return 0

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cardiac_ct_fm.errors import UsageError
+
 if TYPE_CHECKING:
     from cardiac_ct_fm.planning import PlanningOptions
 
@@ -110,6 +112,14 @@ def planning_options(supine: bool | None, valve: str, calcium: str, extent: str)
 
 
 def split_names(values: Sequence[str] | None) -> list[str] | None:
-    """``["heart,hps", "ms"]`` → ``["heart", "hps", "ms"]``; None when nothing was given."""
-    names = [name.strip() for value in values or () for name in value.split(",") if name.strip()]
+    """``["heart,hps", "ms"]`` → ``["heart", "hps", "ms"]``; None when nothing was given.
+
+    Raises:
+        UsageError: a name is empty.
+    """
+    names = [name.strip() for value in values or () for name in value.split(",")]
+    if "" in names:
+        raise UsageError(
+            f"{','.join(values or ())!r} has an empty name; give names with commas between, like heart,hps."
+        )
     return names or None

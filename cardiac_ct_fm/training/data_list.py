@@ -40,6 +40,8 @@ _OWN_KEYS = ("image", "label", "landmarks", "labels", "patient", "site", "fold")
 ANY_HEAD = "label"
 """Key of a label whose head the list does not name."""
 
+EXAMPLE = 'The form is MONAI\'s: {"training": [{"image": "1/ct.nii.gz", "label": "1/label.nii.gz"}], "test": […]}.'
+
 _log = logging.getLogger(__name__)
 
 
@@ -114,9 +116,9 @@ def read_data_list(path: str | Path) -> DataList:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{file} cannot be read as a data list: {error}.") from error
+        raise DataError(f"{file} cannot be read as a data list: {error}. {EXAMPLE}") from error
     if not isinstance(raw, dict) or not any(key in raw for names in SECTIONS.values() for key in names):
-        raise DataError(f"{file} is no data list: it needs a list called training (MONAI's Decathlon JSON).")
+        raise DataError(f"{file} is no data list: it needs a list called training or test. {EXAMPLE}")
     classes = _classes(raw.get("labels"), file)
     pointed = {*HEADS, *classes} - {ANY_HEAD, *(name for name, head in HEADS.items() if head.kind == "segmentation")}
     sections: dict[str, tuple[Entry, ...]] = {}

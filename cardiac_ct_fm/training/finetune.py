@@ -164,7 +164,10 @@ def head_config(
     if named is None and isinstance(data, DataList):
         named = data.classes_of(head)
     if named is None:
-        raise UsageError(f"Nobody names the classes of head {head!r}; give them, without the background.")
+        raise UsageError(
+            f"Nobody names the classes of head {head!r}; give them without the background, --classes "
+            "Calcified,Soft (in Python classes=[…]), or as labels of the data list."
+        )
     chosen = kind or (spec.kind if spec else "segmentation")
     own, hidden = settings.train == "decoder", settings.hidden_for(head)
     return HeadConfig(head, chosen, named, own, hidden)  # type: ignore[arg-type]
