@@ -206,16 +206,18 @@ def real_scan_figures(file: Path, model: str) -> Group:
 
 
 def _read(found: Mapping[str, Any]) -> dict[str, str]:
-    """Hinge points beside those that were read by eye; nothing in figures of before there were any."""
-    if "hinge_read_mm" not in found:
-        return {}
-    away = {k: "not found" if mm is None else f"{mm:.1f} mm" for k, mm in found["hinge_read_mm"].items()}
-    circle, angle = found["circle_read_mm"], found["plane_read_deg"]
-    told = ", ".join(f"{k} {mm}" for k, mm in away.items())
-    return {
-        "hinge points to those read by eye (by a developer, once)": told,
-        "their circle to that of the points read": "no circle" if circle is None else f"{circle:.1f} mm, {angle:.0f}°",
+    """Points beside those that were read by eye; nothing in figures of before there were any."""
+    told = {
+        kind: ", ".join(f"{k} {'not found' if mm is None else f'{mm:.1f} mm'}" for k, mm in found[key].items())
+        for kind, key in (("hinge points", "hinge_read_mm"), ("ostia", "ostia_read_mm"))
+        if key in found
     }
+    figures = {f"{kind} to those read by eye (by a developer, once)": text for kind, text in told.items()}
+    if "circle_read_mm" in found:
+        circle, angle = found["circle_read_mm"], found["plane_read_deg"]
+        text = "no circle" if circle is None else f"{circle:.1f} mm, {angle:.0f}°"
+        figures["the hinge points' circle to that of the points read"] = text
+    return figures
 
 
 def _area(found: Mapping[str, Any]) -> str:

@@ -43,6 +43,7 @@ REAL = {
     "hinge_read_mm": {"RCC": 1.04, "LCC": 2.0, "NCC": None},
     "circle_read_mm": None,
     "plane_read_deg": None,
+    "ostia_read_mm": {"RCA": 11.04, "LCA": None},
 }
 
 
@@ -126,6 +127,7 @@ def test_the_card_names_model_trainings_figures_and_their_commands(published: Pa
     assert f"`python -m recipes.benchmarks.heldout --model {MODEL} --cohort 1-3/0-1`" in card
     assert "| these patients | validation" in card
     assert f"`python -m recipes.benchmarks.real_scan --model {MODEL}`" in card
+    assert "RCA 11.0 mm, LCA not found" in card
     assert "RCC 1.0 mm, LCC 2.0 mm, NCC not found" in card
     ranks = "AUROC of the confidence of those found 0.90 [0.60–1.00] (3 wrong)"
     assert f"| hinge points | 1.25 mm [1.00–∞], 75% within 4 mm, 8 of 9 found, {ranks} |" in card

@@ -17,6 +17,7 @@ from cardiac_ct_fm.geometry import Grid, to_canonical
 from cardiac_ct_fm.inference import Predictor
 from cardiac_ct_fm.label_resampling import resample_label_map
 from cardiac_ct_fm.model import CardiacCTModel, create_model
+from cardiac_ct_fm.planning import PlanningOptions
 from cardiac_ct_fm.registry import architecture
 from cardiac_ct_fm.volume_io import Volume
 from recipes.benchmarks.real_scan import agreement, circle
@@ -48,6 +49,16 @@ def test_hinge_points_of_the_real_scan_lie_where_its_leaflets_leave_the_wall(dem
     assert max(figures["hinge_read_mm"].values()) <= 2.0
     assert figures["circle_read_mm"] <= 1.5
     assert max(figures["plane_deg"], figures["plane_read_deg"]) <= 6.0
+
+
+def test_an_ostium_of_the_real_scan_that_is_wrong_is_unsure(demo):
+    """Both are wrong (README); a value that rests on them is marked and judges no threshold."""
+    away = agreement(demo)["ostia_read_mm"]
+    wrong = {name for name, mm in away.items() if mm is None or mm > 4.0}
+    unsure = {name for name in away if demo.landmarks[name].confidence < PlanningOptions().min_confidence}
+    assert wrong <= unsure
+    for name in wrong:
+        assert demo.measurements[f"{name.lower()}_height_mm"].status == "low_confidence"
 
 
 def test_the_run_says_whose_points_were_looked_at_again(demo):

@@ -1,4 +1,4 @@
-"""Agreement with TotalSegmentator, and with hinge points read by eye, on the one real scan that is shipped (n = 1).
+"""Agreement with TotalSegmentator, and with points read by eye, on the one real scan that is shipped (n = 1).
 
     python -m recipes.benchmarks.real_scan --model cardiac_swin_tiny
 
@@ -24,7 +24,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS
+from cardiac_ct_fm.anatomy import HEART_LABELS, HINGE_POINTS, OSTIA
 from cardiac_ct_fm.inference import Predictor
 from cardiac_ct_fm.landmark_io import read_landmarks
 from cardiac_ct_fm.model import CardiacCTModel
@@ -66,16 +66,21 @@ def agreement(pred: Prediction, folder: Path = SCAN) -> dict[str, Any]:
         "hinge_read_mm": dict.fromkeys(HINGE_POINTS),
         "circle_read_mm": None,
         "plane_read_deg": None,
+        "ostia_read_mm": dict.fromkeys(OSTIA),
         "annulus_mm2": None if (area := pred.measurements.get("annulus_area_mm2")) is None else area.value,
         "annulus_reference_mm2": reference_area(folder),
     }
+    read = read_landmarks(folder / "points_read.json")
+    for name in OSTIA:
+        found, there = pred.landmarks.get(name), read[name].ras_mm
+        if found is not None and found.ras_mm is not None and there is not None:
+            result["ostia_read_mm"][name] = round(float(np.linalg.norm(np.subtract(found.ras_mm, there))), 2)
     hinge = [pred.landmarks[n].ras_mm if n in pred.landmarks else None for n in HINGE_POINTS]
     if all(p is not None for p in hinge):
         points = np.array(hinge, dtype=np.float64)
         middle, turned = circle(points)
         result["circle_centre_mm"] = float(np.linalg.norm(middle - centre))
         result["plane_deg"] = _angle(turned, normal)
-        read = read_landmarks(folder / "hinge_points_read.json", HINGE_POINTS)
         eye = np.array([read[n].ras_mm for n in HINGE_POINTS], dtype=np.float64)
         away = np.linalg.norm(points - eye, axis=1)
         result["hinge_read_mm"] = {n: round(float(mm), 2) for n, mm in zip(HINGE_POINTS, away, strict=True)}
