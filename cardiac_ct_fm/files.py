@@ -155,14 +155,18 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _move_in(temporary: Path, target: Path, marker: str | None, owned: Sequence[str]) -> None:
-    """Replace the results in ``target`` by those in ``temporary``; ``marker`` goes first and comes last."""
+    """Replace the results in ``target`` by those in ``temporary``, folders file by file; ``marker`` comes last."""
     if marker is not None:
         (target / marker).unlink(missing_ok=True)
     fresh = sorted(temporary.iterdir(), key=lambda p: p.name == marker)
     for name in set(owned) - {p.name for p in fresh}:
         (target / name).unlink(missing_ok=True)
     for file in fresh:
-        file.replace(target / file.name)
+        place = target / file.name
+        if file.is_dir() and place.is_dir():
+            _move_in(file, place, None, ())
+        else:
+            file.replace(place)
 
 
 def write_json(path: str | Path, content: Any) -> None:

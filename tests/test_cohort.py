@@ -1,6 +1,7 @@
 """The digital cohort: published sizes, landmarks on the anatomy, the same patient for the same seed."""
 
 import dataclasses
+import json
 import math
 import os
 import subprocess
@@ -18,7 +19,7 @@ from cardiac_ct_fm.cohort.implants import NO_IMPLANTS
 from cardiac_ct_fm.cohort.patient import draw_patient
 from cardiac_ct_fm.cohort.render import heart_labels, render
 from cardiac_ct_fm.cohort.sites import SITES, draw_site_case, observed_landmarks, site, site_scans
-from cardiac_ct_fm.errors import ConfigError
+from cardiac_ct_fm.errors import ConfigError, OutputError
 from cardiac_ct_fm.landmark_io import read_landmarks
 from cardiac_ct_fm.training.data_list import read_data_list
 from cardiac_ct_fm.volume_io import load_volume
@@ -166,6 +167,26 @@ def test_a_site_writes_scans_that_load_again(tmp_path):
     assert entry.label_of("hps", points=True)
     said = listing.read_text()
     assert "shapes of two real hearts" in said and "no real person" not in said
+
+
+def test_a_second_hospital_joins_the_data_list_of_the_first_and_a_patient_is_listed_once(tmp_path):
+    for number, first, test in ((6, 0, 0), (2, 0, 0), (6, 1, 1), (2, 0, 1)):
+        listing = write_cases(number, 1, tmp_path, spacing_mm=4.0, size=32, first=first, test=test)
+    said = json.loads(listing.read_text())
+    images = [[row["image"].split("/")[0] for row in said[key]] for key in ("training", "test")]
+    assert images == [["site6-600000"], ["site6-600001", "site2-200000"]]
+    assert (said["numTraining"], said["numTest"]) == (1, 2)
+    assert said["name"].startswith("digital site 2 (") and "digital site 6 (" in said["name"]
+    assert len(read_data_list(listing).test) == 2
+
+
+@pytest.mark.parametrize("other", ['{"training": [], "test": []}', '{"description": "mine"}', "[]", "no json"])
+def test_a_data_list_of_other_scans_is_never_replaced(tmp_path, other):
+    (tmp_path / "datalist.json").write_text(other)
+    with pytest.raises(OutputError, match=r"datalist\.json is no list of digital patients; write into another folder"):
+        write_cases(6, 1, tmp_path, spacing_mm=4.0, size=32)
+    assert [p.name for p in tmp_path.iterdir()] == ["datalist.json"]
+    assert (tmp_path / "datalist.json").read_text() == other
 
 
 @pytest.mark.parametrize(

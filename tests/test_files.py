@@ -54,6 +54,15 @@ def test_a_refusal_inside_a_folder_names_the_place_that_the_user_knows(tmp_path:
     assert not (tmp_path / "out" / "ct").exists()
 
 
+def test_a_folder_within_a_folder_is_replaced_file_by_file(tmp_path: Path) -> None:
+    for text in ("old", "new"):
+        with atomic_folder(tmp_path / "case") as temporary:
+            (temporary / "truth").mkdir()
+            (temporary / "truth" / "a").write_text(text)
+        (tmp_path / "case" / "truth" / "mine").write_text("stays")
+    assert contents(tmp_path / "case" / "truth") == {"a": "new", "mine": "stays"}
+
+
 def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "out" / "ct") as temporary:
         (temporary / "a").write_text("1")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,7 @@ from cardiac_ct_fm.cohort.case import Case
 from cardiac_ct_fm.cohort.image import field_of_view
 from cardiac_ct_fm.cohort.sites import draw_site_case, observed_landmarks, site, site_scans
 from cardiac_ct_fm.cohort.whole_scan import acquire_scan
-from cardiac_ct_fm.errors import ConfigError
+from cardiac_ct_fm.errors import ConfigError, OutputError
 from cardiac_ct_fm.files import atomic_folder, write_json
 from cardiac_ct_fm.geometry import Grid
 from cardiac_ct_fm.label_io import save_label_map
@@ -31,6 +33,9 @@ NOISE = 18
 SPACING_RANGE_MM: tuple[float, float] = (0.3, 4.0)
 REACH_Z_MM: tuple[float, float] = (-100.0, 130.0)
 """How far below and above the heart's centre a scan reaches where the scanner does not end sooner."""
+
+DESCRIPTION = "Digital patients of cardiac-ct-fm: no image of anybody, shapes of two real hearts."
+"""In the data list; by it a list is known to be ours."""
 
 LABEL_HEADS: tuple[str, ...] = ("heart", "calc", "coronaries")
 
@@ -129,6 +134,7 @@ def write_cases(
 
     Each case is a folder with ``image.nii.gz``, the label maps that the site has (the truth of all structures lies
     in ``truth/``), and the points as the site's observer clicked them; ``datalist.json`` is MONAI's Decathlon list.
+    Where there is one of digital patients already, those that are not written again stay in it as they are.
 
     Args:
         number: site 1…8.
@@ -146,13 +152,14 @@ def write_cases(
 
     Raises:
         ConfigError: unknown site, bad count, test part, spacing or size.
-        OutputError: the file system refuses.
+        OutputError: the file system refuses, or ``datalist.json`` lists other scans than digital patients.
     """
     if count < 1 or first < 0:
         raise ConfigError(f"count is {count} and first is {first}; write at least 1 patient, from index 0 on.")
     if not 0 <= test <= count:
         raise ConfigError(f"test is {test}; it is part of the {count} patients: choose 0…{count}.")
-    here = site(number)
+    listing = Path(folder) / "datalist.json"
+    _listed_before(listing, ())
     scans = site_scans(number, factor, least=first + count)[first : first + count]
     target = Path(folder)
     rows = []
@@ -163,20 +170,35 @@ def write_cases(
         with atomic_folder(target / name) as temporary:
             row = _write_case(temporary, number, case, rendered, scan.labels)
         rows.append({key: f"{name}/{value}" if key != "labels" else value for key, value in row.items()})
-    listing = target / "datalist.json"
+    stay = _listed_before(listing, [str(row["image"]) for row in rows])
+    training, tested = [*stay["training"], *rows[: count - test]], [*stay["test"], *rows[count - test :]]
+    sites = sorted({int(str(row["image"]).removeprefix("site").partition("-")[0]) for row in [*training, *tested]})
     write_json(
         listing,
         {
-            "name": f"digital site {number} ({here.name})",
-            "description": "Digital patients of cardiac-ct-fm: no image of anybody, shapes of two real hearts.",
+            "name": ", ".join(f"digital site {n} ({site(n).name})" for n in sites),
+            "description": DESCRIPTION,
             "labels": {head: ["background", *HEADS[head].classes] for head in HEADS},
-            "numTraining": count - test,
-            "numTest": test,
-            "training": rows[: count - test],
-            "test": rows[count - test :],
+            "numTraining": len(training),
+            "numTest": len(tested),
+            "training": training,
+            "test": tested,
         },
     )
     return listing
+
+
+def _listed_before(listing: Path, again: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+    """What a data list has under ``training`` and ``test`` besides the images that are written again."""
+    if not listing.exists():
+        return {"training": [], "test": []}
+    try:
+        old = json.loads(listing.read_text(encoding="utf-8"))
+        if old["description"] != DESCRIPTION:
+            raise ValueError("somebody else's list")
+        return {key: [row for row in old[key] if row["image"] not in again] for key in ("training", "test")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{listing} is no list of digital patients; write into another folder.") from error
 
 
 def _write_case(

@@ -26,7 +26,8 @@ def cohort(
 
     They hold no image of anybody; their hearts are bent from the shapes of two real ones (NOTICE).
 
-    The same site and index give the same patient everywhere.
+    The same site and index give the same patient everywhere. A folder may hold patients of several sites: its data list
+    keeps those that are there.
 
     [bold]Example[/bold]
 
