@@ -151,3 +151,22 @@ def test_a_table_that_another_run_holds_is_told_after_all_else_is_done(
     assert json.loads(answer.out)["name"] == "small"
     assert "as it was" in (out / TABLE).read_text()
     assert "as it was" not in (tmp_path / TABLE).read_text()
+
+
+def test_a_misspelt_point_is_refused_and_a_point_of_ones_own_is_told(
+    predicted: tuple[Path, str], small_scan: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(predicted[0], tmp_path / "small"))
+    text = (folder / "landmarks.mrk.json").read_text()
+    edited = tmp_path / "edited.mrk.json"
+    edited.write_text(text.replace('"label": "RCC"', '"label": "RCX"'))
+    before = (folder / "measurements.json").read_bytes()
+    refused = run("measure", small_scan, "--landmarks", edited, "-o", tmp_path)
+    assert refused.code == 1
+    assert f"{edited} has a point 'RCX' and none called RCC. If that is meant, name it so." in refused.line
+    assert (folder / "measurements.json").read_bytes() == before
+    points = read_landmarks(folder / "landmarks.json")
+    write_slicer(edited, [*points.values(), Landmark("Apex", True, (1.0, 2.0, 3.0), 1.0)])
+    answer = run("measure", small_scan, "--landmarks", edited, "-o", tmp_path)
+    assert answer.code == 0, answer.err
+    assert "no measurement knows Apex; points are RCC, LCC, NCC" in answer.err

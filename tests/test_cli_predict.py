@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from command_line import files_in, run
 from conftest import ROOT
 
@@ -142,6 +144,54 @@ def test_skip_existing_leaves_complete_results_alone(small_scan: Path, finder: P
     marker.unlink()
     assert run(*command).code == 0
     assert marker.exists()
+
+
+def test_skip_existing_mixes_no_settings_and_no_weights(small_scan: Path, finder: Path, tmp_path: Path) -> None:
+    out, second = tmp_path / "out", tmp_path / "second.nii.gz"
+    shutil.copyfile(small_scan, second)
+    first = ("predict", small_scan, "-o", out, "-m", finder, "--quality", "fast", "--heads", "heart,hps")
+    assert run(*first).code == 0
+    both = ("predict", small_scan, second, "-o", out, "--skip-existing", "--quality")
+    full = run("predict", small_scan, "-o", out, "--skip-existing", "-m", finder)
+    assert full.code == 2
+    assert (
+        f"{out / 'small'} holds results of quality fast, not standard; give another folder, or leave out" in full.line
+    )
+    some = run(*both, "fast", "--heads", "heart", "-m", finder)
+    assert some.code == 2 and "holds results of heads ['heart', 'hps'], not ['heart']" in some.line
+    everything = run(*both, "fast", "-m", finder)
+    assert everything.code == 2 and "holds results of heads ['heart', 'hps'], not ['calc'," in everything.err
+    other = ccf.from_pretrained(finder)
+    torch.nn.init.zeros_(next(other.heads["ms"].parameters()))
+    other.save_pretrained(tmp_path / "other")
+    others = run(*both, "fast", "--heads", "hps,heart", "-m", tmp_path / "other")
+    assert others.code == 2 and "holds results of other weights" in others.err
+    assert files_in(out) == [name for name in files_in(out) if not name.startswith("second")]
+    assert run(*both, "fast", "--heads", "hps,heart", "-m", finder).code == 0
+    assert (out / "second" / "run.json").exists()
+
+
+def test_a_prediction_replaces_no_points_that_a_person_has_corrected(
+    small_scan: Path, finder: Path, tmp_path: Path
+) -> None:
+    command = ("predict", small_scan, "-o", tmp_path, "-m", finder, "--quality", "fast")
+    assert run(*command).code == 0
+    again = run(*command)
+    assert again.code == 0 and f"The earlier results in {tmp_path / 'small'} were replaced." in again.err
+    points = tmp_path / "small" / "landmarks.mrk.json"
+    later = (tmp_path / "small" / "run.json").stat().st_mtime + 60
+    os.utime(points, (later, later))
+    refused = run(*command)
+    assert (
+        refused.code == 1 and "points that a person has corrected (landmarks.mrk.json was edited there)" in refused.line
+    )
+    assert run("measure", small_scan, "--landmarks", points, "-o", tmp_path).code == 0
+    before = points.read_bytes()
+    refused = run(*command)
+    assert (
+        refused.code == 1 and "(its measurements are made with them), which a prediction would replace" in refused.line
+    )
+    assert points.read_bytes() == before
 
 
 def test_a_table_that_another_run_holds_is_told_after_all_else_is_done(

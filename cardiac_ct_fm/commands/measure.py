@@ -13,6 +13,8 @@ from cardiac_ct_fm.commands import options
 from cardiac_ct_fm.commands.options import INPUT_PANEL
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cardiac_ct_fm.landmark_io import Landmark
     from cardiac_ct_fm.result import Prediction
 
@@ -92,6 +94,7 @@ def measure(
     earlier = _earlier(landmarks.parent, out / name)
     predicted = _predicted(earlier, landmarks)
     points, facts = read_landmarks(landmarks, predicted=_points_of(predicted, landmarks)), _facts(earlier)
+    _check_names(landmarks, points, read_landmarks(predicted) if predicted.is_file() else {})
     unsought = {name for head in not_run(facts) for name in HEADS[head].classes}
     points = {name: point for name, point in points.items() if point.found or name not in unsought}
     volume = load_volume(image, series)
@@ -172,6 +175,26 @@ def _points_of(predicted: Path, landmarks: Path) -> dict[str, Landmark] | None:
             f"Which points of {landmarks} were moved is told by {predicted}, which is damaged "
             f"({error.__cause__ or error}). Restore it, or take it away."
         ) from error
+
+
+def _check_names(file: Path, points: Mapping[str, Landmark], predicted: Mapping[str, Landmark]) -> None:
+    """See that no point is lost by a slip of the pen; names that no measurement knows are told.
+
+    Raises:
+        DataError: a name is none of the vocabulary's and of the prediction's, and like one that has no place.
+    """
+    from difflib import get_close_matches
+
+    from cardiac_ct_fm.anatomy import LANDMARKS
+    from cardiac_ct_fm.errors import DataError
+
+    lacking = [name for name in LANDMARKS if not points[name].found]
+    strange = [name for name in points if name not in LANDMARKS and name not in predicted]
+    for name in strange:
+        if near := get_close_matches(name.upper(), lacking, n=1):
+            raise DataError(f"{file} has a point {name!r} and none called {near[0]}. If that is meant, name it so.")
+    if strange:
+        _log.warning("%s: no measurement knows %s; points are %s.", file, ", ".join(strange), ", ".join(LANDMARKS))
 
 
 def _facts(earlier: Path) -> dict[str, Any]:
