@@ -48,6 +48,21 @@ def test_a_tight_crop_without_any_air_passes(hu: np.ndarray) -> None:
     assert refusal(crop) is None
 
 
+def test_noise_and_voxels_in_another_order_show_no_body(hu: np.ndarray) -> None:
+    noise = np.random.default_rng(0).normal(100, 50, (100, 100, 100)).astype(np.float32)
+    assert "shows no body" in str(refusal(noise)) and "(correlation 0.00;" in str(refusal(noise))
+    disordered = hu.ravel(order="C").reshape(hu.shape, order="F")
+    assert "stored in another order of the axes" in str(refusal(disordered))
+
+
+@pytest.mark.parametrize("spacing", [1, 6])
+def test_a_loud_scan_and_one_of_thick_voxels_show_a_body(hu: np.ndarray, spacing: int) -> None:
+    """Noise of 250 HU in a heart alone; voxels of 9 mm."""
+    crop = (hu if spacing > 1 else hu[40:80, 45:85, 60:100])[::spacing, ::spacing, ::spacing].astype(np.float32)
+    noise = np.random.default_rng(1).normal(0, 250 if spacing == 1 else 0, crop.shape)
+    assert refusal(crop + noise.astype(np.float32), np.diag([1.5 * spacing] * 3 + [1])) is None
+
+
 def test_values_shifted_by_1024_are_recognised_and_the_way_back_is_named(hu: np.ndarray) -> None:
     shifted = np.clip(hu, -1024, 3071) + 1024
     for data in (shifted.astype(np.int16), shifted.astype(np.float32), shifted[40:100, 40:100, 40:100]):

@@ -189,6 +189,14 @@ def test_a_scan_without_a_heart_is_refused(predictor, demo_volume):
     assert data.shape[2] > 0
 
 
+def test_a_mirrored_scan_has_no_annulus_and_says_that_it_may_be_mirrored(predictor, demo):
+    mirrored = Volume(np.ascontiguousarray(demo.volume.data[::-1]), demo.volume.affine, "mirrored")
+    found = predictor(mirrored)
+    assert sum(found.landmarks[name].found for name in HINGE_POINTS) <= 1
+    assert found.measurements["annulus_area_mm2"].value is None
+    assert any("mirrored or turned because its header lost the orientation" in w for w in found.warnings)
+
+
 def test_wrong_arguments_name_the_choices(predictor, demo_path):
     with pytest.raises(UsageError, match="fast, standard, full"):
         predictor(demo_path, quality="best")
