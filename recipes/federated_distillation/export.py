@@ -56,7 +56,6 @@ def export(settings: Settings, state: State, folder: Path, step: str = "") -> Pa
     done = state.rounds(name)
     if done < chosen.rounds:
         raise ConfigError(f"{name} has finished {done} of {chosen.rounds} rounds; run the experiment to its end first.")
-    inside = chosen.sites
     model: CardiacCTModel = model_from(chosen, state.load(name))
     facts = provenance(settings, state, plan, chosen)
     if state.has(SECOND_LOOK) and HEAD in chosen.heads and begins_at_checkpoint(settings, chosen.network):
@@ -68,10 +67,22 @@ def export(settings: Settings, state: State, folder: Path, step: str = "") -> Pa
         model,
         folder,
         tag=tag,
-        description=f"{chosen.network.name}, method {settings.method}, {chosen.rounds} rounds, {len(inside)} site(s)",
+        description=description(settings, chosen, state.read(CHECKPOINT)),
         metrics=metrics(settings, state, next(s for s in plan if s.source == name), chosen),
         dtype=torch.float32,
     )
+
+
+def description(settings: Settings, step: Step, start: Mapping[str, Any] | None) -> str:
+    """One sentence for people: whose data, which method, from which weights."""
+    whose = (
+        "100 % synthetic: trained by a federation of {} digital hospital{}"
+        if settings.local
+        else ("trained by a federation of {} hospital{}")
+    )
+    began = f"from {start['name']}" if start else "from random weights"
+    many = "s" * (len(step.sites) != 1)
+    return f"{whose.format(len(step.sites), many)} ({settings.method}, {step.rounds} rounds), {began}."
 
 
 def provenance(settings: Settings, state: State, plan: Sequence[Step], step: Step) -> dict[str, Any]:
