@@ -92,12 +92,12 @@ def _software() -> Iterator[Finding]:
 
 def _hardware() -> Iterator[Finding]:
     """Processor, memory, GPU."""
-    from cardiac_ct_fm.process import usable_cpus
+    from cardiac_ct_fm.process import memory_gb, usable_cpus
 
     model, flags = _processor()
     fast = "".join(f", {f}" for f in FAST_CPU_FLAGS if f in flags)
     yield Finding("Hardware", "CPU", f"{model}, {usable_cpus()} of {os.cpu_count()} cores usable{fast}")
-    total, available = _memory_gb()
+    total, available = memory_gb()
     if available is not None:
         little = available < LITTLE_MEMORY_GB
         text = f"{available:.1f} of {total:.1f} GB available"
@@ -209,19 +209,3 @@ def _processor() -> tuple[str, frozenset[str]]:
         key, _, value = line.partition(":")
         facts.setdefault(key.strip(), value.strip())
     return facts.get("model name", platform.machine()), frozenset(facts.get("flags", "").split())
-
-
-def _memory_gb() -> tuple[float | None, float | None]:
-    """Memory in all and available, in GB; what a container may use counts where it is less. None where unknown."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None, None
-    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-    total, available = kib["MemTotal"] * 1024 / 1e9, kib["MemAvailable"] * 1024 / 1e9
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")) / 1e9
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii")) / 1e9
-    except (OSError, ValueError):
-        return total, available
-    return min(total, limit), min(available, limit - used)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import warnings
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -21,6 +22,8 @@ from cardiac_ct_fm.manifest import ModelInfo
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.model_card import model_card
 from cardiac_ct_fm.tensor_files import write_tensors
+
+_log = logging.getLogger(__name__)
 
 OVERLAP = 0.25
 """Overlap of sliding windows in the bundle; MONAI's default."""
@@ -66,7 +69,9 @@ def export_bundle(model: CardiacCTModel, folder: str | Path) -> Path:
     """
     if model.config.condition_on_seg or not model.config.heads or not model.config.looks:
         raise UsageError("A bundle needs a model with heads and looks and without conditioning on a segmentation.")
-    target = Path(folder)
+    target, again = Path(folder), ", ".join(model.refiners)
+    if again:
+        _log.warning("The bundle has no second look at %s: its points are less exact than this package's.", again)
     model = _of_one_look(model)
     network, weights = _monai_network(model)
     try:
@@ -77,7 +82,7 @@ def export_bundle(model: CardiacCTModel, folder: str | Path) -> Path:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}. Choose another folder.") from error
     with atomic_write(target / "models" / "model.safetensors") as temporary:
         write_tensors(temporary, weights, torch.float32, {})
-    write_json(target / "configs" / "metadata.json", _metadata(model.config, network))
+    write_json(target / "configs" / "metadata.json", _metadata(model.config, network, again))
     write_json(target / "configs" / "inference.json", _workflow(model.config, network))
     return target
 
@@ -173,8 +178,9 @@ def _monai_arguments(b: BackboneConfig) -> dict[str, Any] | None:
     return None
 
 
-def _metadata(config: ModelConfig, network: dict[str, Any]) -> dict[str, Any]:
-    """``metadata.json``: versions, and what goes in and comes out."""
+def _metadata(config: ModelConfig, network: dict[str, Any], again: str) -> dict[str, Any]:
+    """``metadata.json``: versions, what goes in and comes out, and of which heads a second look is left out."""
+    lacks = f" Without the second look at {again} that cardiac-ct-fm takes, points are less exact." if again else ""
     packages = {"nibabel": version("nibabel"), "pytorch-ignite": IGNITE_VERSION, "safetensors": version("safetensors")}
     if "." in network["_target_"]:
         packages["cardiac-ct-fm"] = __version__
@@ -207,7 +213,7 @@ def _metadata(config: ModelConfig, network: dict[str, Any]) -> dict[str, Any]:
         "required_packages_version": packages,
         "name": config.name,
         "task": "Cardiac CT: segmentation and landmarks",
-        "description": "A multi-head network for cardiac CT. Research use only; not a medical device.",
+        "description": "A multi-head network for cardiac CT. Research use only; not a medical device." + lacks,
         "authors": "The cardiac-ct-fm authors",
         "copyright": "The cardiac-ct-fm authors",
         "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": logits}},

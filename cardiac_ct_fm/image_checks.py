@@ -22,6 +22,10 @@ MAX_SPACING_MM = 12.0
 FINE_SPACING_MM = 2.0
 """Above this a warning is given: observers themselves differ by 2.0 mm in landmarks (Astudillo 2020)."""
 
+COARSE_SPACING_MM = 3.0
+"""Above this no measurement is sure, whatever its points' confidence: in voxels of 5 mm ostia of digital patients were
+3.7 mm off (1.4 mm at 3 mm, 0.2 mm at 1 mm), and surer than in fine ones (``docs/robustness.md``)."""
+
 MIN_EXTENT_MM = 22.9
 """Mean diameter of the annulus in women (Hamdan): what is smaller along any axis can't hold an aortic root."""
 

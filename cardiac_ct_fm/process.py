@@ -1,4 +1,4 @@
-"""What the command line does to its own process, and a library must not: allocator, threads, signals, log.
+"""What the command line does to its own process, and a library must not: allocator, threads, signals, log; what it may use.
 
 Each can be switched off by an environment variable, so that nothing happens behind a user's back.
 """
@@ -116,3 +116,19 @@ def unwind_on_sigterm() -> None:
     """Clean up on SIGTERM (a batch system's time limit, ``kill``) as on Ctrl-C."""
     if threading.current_thread() is threading.main_thread():  # others may not set signals
         signal.signal(signal.SIGTERM, _terminate)
+
+
+def memory_gb() -> tuple[float | None, float | None]:
+    """Memory in all and available, in GB; what a container may use counts where it is less. None where unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None, None
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    total, available = kib["MemTotal"] * 1024 / 1e9, kib["MemAvailable"] * 1024 / 1e9
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")) / 1e9
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii")) / 1e9
+    except (OSError, ValueError):
+        return total, available
+    return min(total, limit), min(available, limit - used)

@@ -5,6 +5,7 @@ Imports no torch. Values stay in the file's own 16 bits where it has them, and a
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from cardiac_ct_fm.errors import ImageError
 from cardiac_ct_fm.files import gzip_errors, gzip_reader
 from cardiac_ct_fm.geometry import FloatArray, Grid, validated_affine
+from cardiac_ct_fm.process import memory_gb
 
 if TYPE_CHECKING:
     import nibabel as nib
@@ -145,10 +147,27 @@ def _load_nifti(path: Path) -> Volume:
         raise ImageError(f"{path}: {e}") from e
     affine[:3] *= _MILLIMETRES.get(str(header.get_xyzt_units()[0]), 1.0)
     _three_dimensional_shape(image.shape, header.get_data_dtype(), str(path))
+    _check_memory(path, image)
     raw = _three_dimensional(_read_voxels(path, image), str(path))
     # nibabel moves the scaling from the header to the proxy of the data.
     data = as_hounsfield(raw, str(path), float(image.dataobj.slope), float(image.dataobj.inter))
     return Volume(data, affine, str(path), {"format": "NIfTI"})
+
+
+def _check_memory(path: Path, image: nib.Nifti1Image) -> None:
+    """Refuse, before a voxel is read, what cannot be held even once.
+
+    Raises:
+        ImageError: the voxels take more memory than is available.
+    """
+    need = math.prod(image.shape) * image.header.get_data_dtype().itemsize / 1e9
+    available = memory_gb()[1]
+    if available is not None and need > available:
+        shape = " × ".join(map(str, image.shape))
+        raise ImageError(
+            f"{path} has {shape} voxels, {need:.1f} GB, and {available:.1f} GB of memory are available. Give the "
+            "heart alone, resample it to 0.5 mm or more, or use a machine with more memory."
+        )
 
 
 def _read_voxels(path: Path, image: nib.Nifti1Image) -> Array:

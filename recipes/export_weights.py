@@ -171,17 +171,18 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def measured(args: argparse.Namespace, model: CardiacCTModel) -> Group:
-    """The groups of figures that the command line names."""
+    """The groups of figures that the command line names; their commands load these weights."""
     figures: Group = {}
+    name = f"{args.model}.{args.tag}" if args.base else args.model
     for file in args.heldout:
         check_measured(file, model, args.dtype)
-        figures |= held_out_figures(file, args.model)
+        figures |= held_out_figures(file, name)
     if args.root_look:
         check_measured(args.root_look, model, args.dtype)
-        figures |= root_look_figures(args.root_look, args.model)
+        figures |= root_look_figures(args.root_look, name)
     if args.real:
         check_measured(args.real, model, args.dtype)
-        figures |= real_scan_figures(args.real, args.model)
+        figures |= real_scan_figures(args.real, name)
     if args.robustness:
         about = json.loads(args.robustness.read_text(encoding="utf-8"))["about"]
         if about["weights"] not in {weights_id(model), weights_id(rounded(model, args.dtype))}:
@@ -189,7 +190,7 @@ def measured(args: argparse.Namespace, model: CardiacCTModel) -> Group:
         looks = json.loads(json.dumps(model.config.to_dict()["looks"]))
         if about.get("looks", looks) != looks:  # figures of before the looks were noted are taken
             raise UsageError(f"{args.robustness} was measured with other looks; measure again.")
-        figures |= robustness_figures(args.robustness, args.model)
+        figures |= robustness_figures(args.robustness, name)
     return figures
 
 
@@ -218,6 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.refiner:
         model, facts = with_refiner(model, args.refiner)
         provenance |= facts
+        if "second_look" in provenance:  # a federation's figures are without it, those here are with it
+            provenance["second_look"] = f"of {args.refiner}; no hospital trained it"
     if args.card_only:
         published, old = from_pretrained(folder), ModelInfo.from_manifest(folder / MANIFEST)
         if not args.run:

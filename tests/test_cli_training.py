@@ -39,6 +39,9 @@ def test_evaluate_scores_the_scans_of_a_data_list(patients: Path, finder: Path, 
     assert summary["scans"] == 1
     row = next(line for line in answer.out.splitlines() if line.split()[:1] == ["LV"])
     assert float(row.split()[1]) == pytest.approx(summary["segmentation"]["LV"]["dice"]["median"], abs=6e-4)
+    head = next(line for line in answer.out.splitlines() if line.split()[:1] == ["Structure"])
+    asked = summary["segmentation"]["LV"]["dice"]["asked"]
+    assert head.split()[-3:] == ["Scans", "Missed", "Invented"] and row.split()[-3] == str(asked) == "1"
     assert run("evaluate", "-o", tmp_path / "nothing").code == 2
 
 

@@ -250,12 +250,16 @@ def test_a_monai_bundle_gives_the_models_logits_and_its_preprocessing(kind: str,
     assert torch.equal(labels_out[1].long(), model(x)["hps"][0].argmax(0))
 
 
-def test_a_bundle_leaves_a_second_look_at_points_out(tmp_path: Path) -> None:
+def test_a_bundle_leaves_a_second_look_at_points_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = small_config()
     heads = tuple(dataclasses.replace(head, refine=8) if head.name == "hps" else head for head in config.heads)
     folder = export_bundle(ccf.create_model(config.replace(heads=heads), seed=0), tmp_path / "bundle")
     assert not [k for k in load_file(folder / "models" / "model.safetensors") if "refine" in k]
     assert "second look" not in (folder / "docs" / "README.md").read_text(encoding="utf-8")
+    assert "Without the second look at hps" in (folder / "configs" / "metadata.json").read_text(encoding="utf-8")
+    assert "The bundle has no second look at hps" in caplog.text
+    plain = export_bundle(ccf.create_model(config, seed=0), tmp_path / "plain")
+    assert "second look" not in (plain / "configs" / "metadata.json").read_text(encoding="utf-8")
 
 
 def test_a_model_that_no_bundle_can_express_is_refused(tmp_path: Path) -> None:

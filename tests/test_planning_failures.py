@@ -70,6 +70,18 @@ def test_a_whole_root_has_nothing_to_complain_about(scan, points):
     assert reasons(plan) == {"contrast_enhanced"}  # Agatston's score only
 
 
+def test_in_thick_voxels_nothing_is_sure(points):
+    fine, thick = (
+        measured(render(ROOT.inside(), POSE, spacing, half_extent=48, middle=(0, 0, 30), noise=15), points)
+        for spacing in (3.0, 3.6)
+    )
+    assert not any("coarse_voxels" in str(m.details) for m in fine.measurements.values())
+    assert [f.code for f in thick.findings].count("coarse_voxels") == 1
+    given = [m for m in thick.measurements.values() if m.value is not None]
+    assert len(given) > 10 and {m.status for m in given} == {"low_confidence"}
+    assert "Voxels are 3.6 mm apart; above 3 mm" in str([f.message for f in thick.findings])
+
+
 def cropped(scan, top_mm):
     """The scan without what lies more than ``top_mm`` above the annulus."""
     slices = int(scan.grid.voxel(POSE.world([0.0, 0.0, top_mm]))[2])

@@ -11,7 +11,7 @@ from conftest import ROOT
 from cardiac_ct_fm.config import ModelConfig
 from cardiac_ct_fm.manifest import MANIFEST, ModelInfo
 from cardiac_ct_fm.model_card import model_card
-from cardiac_ct_fm.registry import ASSETS
+from cardiac_ct_fm.registry import ASSETS, model_info
 from cardiac_ct_fm.training.digital import held_out_patients
 from recipes.card_figures import patients
 
@@ -22,6 +22,17 @@ PUBLISHED = [path.parent for root in (ASSETS, ROOT / "weights") for path in sort
 def test_the_card_is_what_its_configuration_and_registry_say(folder: Path) -> None:
     config, info = ModelConfig.load(folder / "config.json"), ModelInfo.from_manifest(folder / MANIFEST)
     assert (folder / "README.md").read_text(encoding="utf-8") == model_card(config, info)
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+def test_the_commands_of_a_card_load_its_weights(folder: Path) -> None:
+    groups = ModelInfo.from_manifest(folder / MANIFEST).metrics.values()
+    named = {name for group in groups for name in re.findall(r"--model ([\w.]+)", group.get("command", ""))}
+    made = {group["command"] for group in groups if "recipes.export_weights" in group.get("command", "")}
+    assert named and made
+    for name in named - {re.findall(r"--model ([\w.]+)", command)[0] for command in made}:
+        info = model_info(name)
+        assert f"{info.name}.{info.tag}" == folder.name
 
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)

@@ -173,6 +173,14 @@ def _some_nan(path: Path, chest: np.ndarray) -> Path:
     return write(path, data)
 
 
+def _huge(path: Path, chest: np.ndarray) -> Path:
+    header = nib.Nifti1Image(chest, OBLIQUE).header
+    header.set_data_dtype(np.int16)
+    header.set_data_shape((20000, 20000, 20000))
+    path.write_bytes(gzip.compress(header.binaryblock + bytes(4)))
+    return path
+
+
 BAD: dict[str, tuple[Callable[[Path, np.ndarray], Path], str]] = {
     "missing": (lambda p, c: p, "does not exist"),
     "text": (_text, "not a NIfTI image"),
@@ -189,6 +197,7 @@ BAD: dict[str, tuple[Callable[[Path, np.ndarray], Path], str]] = {
     "one NaN": (_some_nan, "holds 1 voxel that is not a number"),
     "singular": (_singular, "singular"),
     "no orientation": (_no_orientation, "does not say where its voxels are"),
+    "huge": (_huge, r"20000 × 20000 × 20000 voxels, 16000\.0 GB, and [\d.]+ GB of memory are available\. Give the"),
     "thick": (lambda p, c: write(p, c, np.diag([1, 1, 12.0, 1])), "1 × 1 × 12 mm; at 12 mm or more"),
 }
 

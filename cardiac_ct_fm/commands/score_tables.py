@@ -25,7 +25,7 @@ def score_tables(summary: dict[str, Any]) -> list[Any]:
             )
         tables.append(points)
     if summary["segmentation"]:
-        structures = airy_table("Structure", ">Dice", ">IQR", ">NSD", ">HD95 mm", ">Missed", ">Invented")
+        structures = airy_table("Structure", ">Dice", ">IQR", ">NSD", ">HD95 mm", ">Scans", ">Missed", ">Invented")
         for name, row in summary["segmentation"].items():
             dice = row["dice"]
             structures.add_row(
@@ -34,6 +34,7 @@ def score_tables(summary: dict[str, Any]) -> list[Any]:
                 f"{_number(dice['q25'], 3)}–{_number(dice['q75'], 3)}",
                 _number(row["nsd"]["median"], 3) if "nsd" in row else "",
                 _number(row["hd95_mm"]["median"], 1) if "hd95_mm" in row else "",
+                str(dice["asked"]),
                 str(dice["missed"]),
                 str(dice["invented"]),
             )

@@ -205,8 +205,8 @@ def _missing(points: Points, missing: list[str]) -> Finding:
     if len(missing) == 1:
         return Finding(
             "two_hinge_points",
-            f"{missing[0]} was not found, and two hinge points define no plane. A bicuspid valve looks like this, or "
-            "the point was missed: place it by hand and measure again.",
+            f"{missing[0]} was not found, and two hinge points define no plane. Thick slices or little contrast hide a "
+            "point, and a bicuspid valve may have two: place it by hand and measure again.",
         )
     return Finding(
         "hinge_points_not_found",

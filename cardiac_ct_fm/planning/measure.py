@@ -12,6 +12,7 @@ import numpy.typing as npt
 from cardiac_ct_fm.anatomy import HEADS, LANDMARKS
 from cardiac_ct_fm.errors import DataError
 from cardiac_ct_fm.geometry import FloatArray
+from cardiac_ct_fm.image_checks import COARSE_SPACING_MM
 from cardiac_ct_fm.landmark_io import Landmark
 from cardiac_ct_fm.planning.annulus import HEAD_NOT_RUN, Annulus, Lumen, Points, find_annulus
 from cardiac_ct_fm.planning.calcium import Deposits
@@ -109,7 +110,8 @@ def measure(
     plan = Plan(options=options, points=points)
     sheet = Sheet(plan.points, options)
     told = [f for f in points.problems.values() if f.code in ("landmark_outside_scan", HEAD_NOT_RUN)]
-    plan.findings = list(dict.fromkeys(told))
+    sheet.doubts = _coarse(max(grid.spacing))
+    plan.findings = list(dict.fromkeys([*told, *sheet.doubts]))
     distance_values(sheet, plan.points.sampled(DRAWS, options.seed))
     found = find_annulus(plan.points, lumen, options)
     if isinstance(found, Finding):
@@ -121,6 +123,14 @@ def measure(
     plan.measurements = sheet.finished()
     plan.seconds = time.perf_counter() - began
     return plan
+
+
+def _coarse(spacing_mm: float) -> tuple[Finding, ...]:
+    """Why nothing is sure in voxels of this size; nothing where they are fine enough."""
+    if spacing_mm <= COARSE_SPACING_MM:
+        return ()
+    limit = f"above {COARSE_SPACING_MM:g} mm no value is sure, however sure its points are"
+    return (Finding("coarse_voxels", f"Voxels are {spacing_mm:.1f} mm apart; {limit}."),)
 
 
 def _unsought(points: Points, not_run: Sequence[str]) -> dict[str, Finding]:
@@ -143,7 +153,7 @@ def _with_annulus(
 ) -> None:
     """Everything that hangs on the annulus plane."""
     options = plan.options
-    sheet.doubts, sheet.names_doubt = annulus.doubts, annulus.names_doubt
+    sheet.doubts, sheet.names_doubt = (*sheet.doubts, *annulus.doubts), annulus.names_doubt
     plan.findings += [*annulus.doubts, *([annulus.names_doubt] if annulus.names_doubt else [])]
     # A valve that is given as bicuspid is told once, not as a doubt and as a reason.
     plan.findings = list({f.code: f for f in plan.findings}.values())
