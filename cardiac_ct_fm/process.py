@@ -1,4 +1,4 @@
-"""What the command line does to its own process, and a library must not: allocator, threads, signals, log; what it may use.
+"""What the command line does to its own process, and a library must not: allocator, threads, signals, log; its memory.
 
 Each can be switched off by an environment variable, so that nothing happens behind a user's back.
 """

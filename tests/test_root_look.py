@@ -44,5 +44,9 @@ def test_the_published_weights_are_scored_in_it_and_an_interrupted_run_goes_on(
     two = json.loads(capsys.readouterr().out)
     assert two["scans"] == 2 and two["by_site"].keys() == {"site1", "site2"}
     assert (tmp_path / "cases" / "site1-150000.csv").stat().st_mtime_ns == kept
+    root_look.main([*options[:4], "--cohort", "1-2/0", "--against", "cardiac_swin_tiny"])
+    told = [line for line in capsys.readouterr().out.splitlines() if ", difference " in line]
+    assert len(told) > 20 and all("difference +0.0000, p 1: no difference shown" in line for line in told)
+    assert (tmp_path / "against" / "cases" / "site2-250000.csv").is_file()
     with pytest.raises(ConfigError, match="no site 9"):
         root_look.main([*options, "--cohort", "9/0"])

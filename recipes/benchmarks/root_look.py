@@ -5,7 +5,8 @@
 The whole predictor (``heldout``) costs twenty CPU-seconds a patient; a window around the root costs two, so there can
 be two hundred patients of each site, by which nothing that is published was decided (64 of them were looked at for a
 training that was not: ``docs/weights.md``, 8.). The window is aimed at the root with the error that the look before
-leaves. An interrupted run goes on.
+leaves. An interrupted run goes on. ``--against`` measures other weights on the same windows, too, and tests by
+patients whether one of the two is better.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,8 +28,9 @@ from cardiac_ct_fm.inference import Predictor
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.result import Prediction
 from cardiac_ct_fm.runtime import full_float32
+from cardiac_ct_fm.training.comparison import compare
 from cardiac_ct_fm.training.digital import held_out_case, held_out_patients, labelled_scan, patient_key
-from cardiac_ct_fm.training.evaluate import evaluate
+from cardiac_ct_fm.training.evaluate import Evaluation, evaluate
 from cardiac_ct_fm.training.scans import LabelledScan, ScanSource
 from cardiac_ct_fm.volume_io import Volume
 from recipes.benchmarks.heldout import lines, load
@@ -88,19 +90,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default="1-8/25-224",
         help="held-out patients, as in ``heldout``; by those of the default no training was judged",
     )
+    parser.add_argument("--against", help="other weights, for paired tests on the same windows")
     parser.add_argument("--out", type=Path, help="folder for the tables")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    predictor = RootLook(load(args.model), "cpu")
-    data = windows(predictor.model, held_out_patients(args.cohort))
 
     def tell(scan: str, done: int, total: int) -> None:
         print(f"{scan} {done}/{total}", file=sys.stderr, flush=True)
 
-    summary = evaluate(predictor, data, args.out, progress=tell).summary
-    print(json.dumps(summary, indent=2) if args.json else "\n".join(lines(summary)))
+    def measured(weights: str, out: Path | None) -> Evaluation:
+        predictor = RootLook(load(weights), "cpu")
+        return evaluate(predictor, windows(predictor.model, held_out_patients(args.cohort)), out, progress=tell)
+
+    found = measured(args.model, args.out)
+    print(json.dumps(found.summary, indent=2) if args.json else "\n".join(lines(found.summary)))
+    if args.against:
+        rival = measured(args.against, args.out and args.out / "against")
+        tests = compare(found.rows, rival.rows, (args.model, args.against))["tests"]
+        print(json.dumps(tests, indent=2) if args.json else "\n".join(map(_told, tests)))
+
+
+def _told(test: Mapping[str, Any]) -> str:
+    """One test in a line: both medians, the median of the patients' differences, p after Holm."""
+    first, second = (f"{m:.3f}" if (m := test[key]) is not None else "∞" for key in ("first_median", "second_median"))
+    what, better = f"{test['structure']} {test['measure']}", test["better"] or "no difference shown"
+    apart = "–" if (d := test["median_difference"]) is None else f"{d:+.4f}"
+    return f"{what:26s} {first} against {second}, difference {apart}, p {test['p_holm']:.3g}: {better}"
 
 
 if __name__ == "__main__":
