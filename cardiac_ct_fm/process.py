@@ -29,8 +29,8 @@ THREAD_VARIABLE = "OMP_NUM_THREADS"
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """Parameter numbers of glibc's ``mallopt`` (malloc.h)."""
 
-_CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
-"""CPU quota and period of a container in microseconds (cgroup v2)."""
+_CGROUP = Path("/sys/fs/cgroup")
+"""What a container may use (cgroup v2): ``cpu.max``, quota and period in microseconds; ``memory.*`` in bytes."""
 
 _log = logging.getLogger("cardiac_ct_fm")
 
@@ -85,7 +85,7 @@ def usable_cpus() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
     try:
-        quota, period = _CGROUP_CPU.read_text(encoding="ascii").split()
+        quota, period = (_CGROUP / "cpu.max").read_text(encoding="ascii").split()
         return max(1, min(count, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # no cgroup v2, or "max": no quota
         return count
@@ -119,7 +119,10 @@ def unwind_on_sigterm() -> None:
 
 
 def memory_gb() -> tuple[float | None, float | None]:
-    """Memory in all and available, in GB; what a container may use counts where it is less. None where unknown."""
+    """Memory in all and available, in GB; what a container may use counts where it is less. None where unknown.
+
+    Cached files count as available, in a container too, because the kernel gives them up when memory is asked for.
+    """
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -127,8 +130,10 @@ def memory_gb() -> tuple[float | None, float | None]:
     kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
     total, available = kib["MemTotal"] * 1024 / 1e9, kib["MemAvailable"] * 1024 / 1e9
     try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")) / 1e9
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii")) / 1e9
-    except (OSError, ValueError):
+        limit = int((_CGROUP / "memory.max").read_text(encoding="ascii")) / 1e9
+        used = int((_CGROUP / "memory.current").read_text(encoding="ascii")) / 1e9
+        shares = dict(line.split() for line in (_CGROUP / "memory.stat").read_text(encoding="ascii").splitlines())
+        cached = (int(shares["inactive_file"]) + int(shares["active_file"])) / 1e9
+    except (OSError, ValueError, KeyError):
         return total, available
-    return min(total, limit), min(available, limit - used)
+    return min(total, limit), min(available, limit - used + cached)

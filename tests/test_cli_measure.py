@@ -163,7 +163,10 @@ def test_a_misspelt_point_is_refused_and_a_point_of_ones_own_is_told(
     before = (folder / "measurements.json").read_bytes()
     refused = run("measure", small_scan, "--landmarks", edited, "-o", tmp_path)
     assert refused.code == 1
-    assert f"{edited} has a point 'RCX' and none called RCC. If that is meant, name it so." in refused.line
+    assert (
+        f"{edited} has a point 'RCX' and none called RCC. If that is meant, name it so; a point of your own needs"
+        in refused.line
+    )
     assert (folder / "measurements.json").read_bytes() == before
     points = read_landmarks(folder / "landmarks.json")
     write_slicer(edited, [*points.values(), Landmark("Apex", True, (1.0, 2.0, 3.0), 1.0)])

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from cardiac_ct_fm.errors import CardiacCTError, ImageError
+from cardiac_ct_fm.process import memory_gb
 from cardiac_ct_fm.volume_io import Volume, as_hounsfield, case_name, load_volume
 
 ISAL_MACHINES = ("x86_64", "AMD64", "aarch64", "arm64")
@@ -239,3 +240,16 @@ def test_the_real_scan_is_read(demo_volume: Volume) -> None:
     assert demo_volume.grid.shape == (120, 126, 164) and demo_volume.data.dtype == np.int16
     assert demo_volume.grid.orientation == "LPS" and demo_volume.name == "ct_cropped"
     assert (int(demo_volume.data.min()), int(demo_volume.data.max())) == (-1078, 3343)
+
+
+def test_files_that_a_container_has_cached_count_as_available_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cardiac_ct_fm.process._CGROUP", tmp_path)
+    machine = memory_gb()
+    for name, text in (("max", "900000000"), ("current", "800000000"), ("stat", "anon 1\ninactive_file 0")):
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+    assert memory_gb()[0] == machine[0], "what cannot be read limits nothing"
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 500000000\nactive_file 100000000\n")
+    total, available = memory_gb()
+    assert total == pytest.approx(0.9) and available == pytest.approx(0.9 - 0.8 + 0.6)

@@ -192,7 +192,10 @@ def _check_names(file: Path, points: Mapping[str, Landmark], predicted: Mapping[
     strange = [name for name in points if name not in LANDMARKS and name not in predicted]
     for name in strange:
         if near := get_close_matches(name.upper(), lacking, n=1):
-            raise DataError(f"{file} has a point {name!r} and none called {near[0]}. If that is meant, name it so.")
+            raise DataError(
+                f"{file} has a point {name!r} and none called {near[0]}. If that is meant, name it so; a point of your "
+                "own needs a name that is less alike."
+            )
     if strange:
         _log.warning("%s: no measurement knows %s; points are %s.", file, ", ".join(strange), ", ".join(LANDMARKS))
 
