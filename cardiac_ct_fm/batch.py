@@ -93,8 +93,8 @@ class BatchPredictor:
             WeightsError: the model cannot be loaded.
         """
         folders = [Path(out) / case.name for case in cases]
-        todo = [i for i, folder in enumerate(folders) if not (self.skip_existing and _complete(folder))]
-        there = [folder for i, folder in enumerate(folders) if i not in set(todo)]
+        there = [folder for folder in folders if self.skip_existing and _complete(folder)]
+        todo = [i for i, folder in enumerate(folders) if folder not in there]
         self._check_alike(there)
         if todo:
             check_folder(out)
