@@ -194,7 +194,7 @@ def test_a_mirrored_scan_has_no_annulus_and_says_that_it_may_be_mirrored(predict
     found = predictor(mirrored)
     assert sum(found.landmarks[name].found for name in HINGE_POINTS) <= 1
     assert found.measurements["annulus_area_mm2"].value is None
-    assert any("mirrored or turned because its header lost the orientation" in w for w in found.warnings)
+    assert any("mirrored or turned, because its header lost the orientation" in w for w in found.warnings)
 
 
 def test_wrong_arguments_name_the_choices(predictor, demo_path):
