@@ -30,7 +30,7 @@ from cardiac_ct_fm.measurements import add_measurements
 from cardiac_ct_fm.merging import label_map
 from cardiac_ct_fm.model import CardiacCTModel
 from cardiac_ct_fm.preprocess import look_tensor
-from cardiac_ct_fm.readiness import FAST, ready
+from cardiac_ct_fm.readiness import cautions, ready
 from cardiac_ct_fm.refinement import looks_again, refined
 from cardiac_ct_fm.result import Prediction
 from cardiac_ct_fm.runtime import Clock, choose_device, full_float32
@@ -127,7 +127,7 @@ class Predictor:
         pred = Prediction(volume, run={"heads": list(chosen)}, warnings=image_warnings(volume))
         with full_float32():
             self._decode(pred, answers, chosen)
-        pred.warnings += [*([FAST] if quality == "fast" and pred.landmarks else []), *cut_off(pred)]
+        pred.warnings += [*cautions(self.model, quality, pred.landmarks), *cut_off(pred)]
         clock.lap("decode")
         if measure:
             add_measurements(pred)

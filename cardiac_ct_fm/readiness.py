@@ -1,8 +1,9 @@
-"""What a model needs so that it can predict from whole scans: a head and looks that find the heart, and float32."""
+"""What a model needs to predict from whole scans (a head and looks that find the heart, float32), and its cautions."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 
 import torch
 
@@ -19,7 +20,30 @@ FAST = (
 )
 """On the demonstration scan a hinge point was 9 mm off with a confidence of 0.81, and the annulus 37 % too large."""
 
+FEW_ROUNDS = 10
+"""Of fewer federated rounds from random weights nothing can be expected: in 24 small ones a network with all heads
+found 96 % of the points (``docs/federation.md``); a choice of this project."""
+
 WINDOWS_ALONE = "For logits of a window the model is enough: model(x)."
+
+
+def cautions(model: CardiacCTModel, quality: str, points: Collection[str]) -> list[str]:
+    """Sentences for the user about the weights and the quality, where points were asked for.
+
+    Args:
+        model: that predicted.
+        quality: of the prediction.
+        points: names of the points that were looked for.
+    """
+    said = [FAST] if quality == "fast" and points else []
+    facts = model.config.provenance
+    rounds = facts.get("rounds")
+    if isinstance(rounds, int) and rounds < FEW_ROUNDS and facts.get("start_from") == "nothing":
+        said.append(
+            f"{model.config.name} was trained in {rounds} federated rounds from random weights: that shows that a "
+            "federation runs, and finds nothing that can be relied on."
+        )
+    return said
 
 
 def ready(model: CardiacCTModel, device: torch.device) -> CardiacCTModel:

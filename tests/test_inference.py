@@ -18,6 +18,7 @@ from cardiac_ct_fm.inference import Predictor
 from cardiac_ct_fm.label_resampling import resample_label_map
 from cardiac_ct_fm.model import CardiacCTModel, create_model
 from cardiac_ct_fm.planning import PlanningOptions
+from cardiac_ct_fm.readiness import cautions
 from cardiac_ct_fm.registry import architecture
 from cardiac_ct_fm.volume_io import Volume
 from recipes.benchmarks.real_scan import agreement, circle
@@ -64,6 +65,20 @@ def test_an_ostium_of_the_real_scan_that_is_wrong_is_unsure(demo):
 def test_the_run_says_whose_points_were_looked_at_again(demo):
     assert demo.run["second_look"] == ["hps"]
     assert not any("Measure at quality" in warning for warning in demo.warnings)
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"rounds": 2, "start_from": "nothing"}, True),
+        ({"rounds": 24, "start_from": "nothing"}, False),
+        ({"rounds": 2, "start_from": {"name": "cardiac_swin_tiny.synthetic"}}, False),
+        ({}, False),
+    ],
+)
+def test_weights_that_were_hardly_trained_say_so(facts, told):
+    model = create_model(architecture("cardiac_swin_tiny").replace(provenance=facts), seed=0)
+    assert any("2 federated rounds from random weights" in said for said in cautions(model, "standard", ())) == told
 
 
 def test_every_expected_point_is_listed(demo):

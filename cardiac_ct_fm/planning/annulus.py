@@ -211,8 +211,8 @@ def _missing(points: Points, missing: list[str]) -> Finding:
     return Finding(
         "hinge_points_not_found",
         f"{', '.join(missing)} were not found; the annulus plane needs all three hinge points. A scan that is mirrored "
-        "or turned, because its header lost the orientation, looks like this (do R, L, A and P stand on their sides?), and "
-        "one without contrast or without the aortic root.",
+        "or turned, because its header lost the orientation, looks like this (do R, L, A and P stand on their sides?), "
+        "and one without contrast or without the aortic root.",
     )
 
 
