@@ -34,9 +34,11 @@ PARTS = ("head", "decoder", "all")
 def killed(data_list: Path, trunk_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Per part a folder ``whole`` and one ``killed``, which SIGKILL hit again and again, each time a little later."""
     folder, script = tmp_path_factory.mktemp("killed"), Path(__file__).parent / "killed_training.py"
+    (folder / "tmp").mkdir()
+    here = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp")}
     done = subprocess.run(
         [sys.executable, str(script), str(trunk_folder), str(data_list), str(folder), *PARTS],
-        cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT, capture_output=True, text=True, check=False, env=here,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert all(int(kills) >= 6 for kills in done.stdout.split()), done.stdout
@@ -57,6 +59,7 @@ def test_a_training_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(part
             return [[v for k, v in row.items() if k != "seconds"] for row in csv.DictReader(file)]
 
     assert history(resumed) == history(whole)
+    assert not list((killed / "tmp").glob("cardiac-ct-fm-*")), "a kill leaves nothing outside of the folder"
 
 
 def test_a_training_with_other_settings_neither_goes_on_with_a_killed_ones_state_nor_harms_it(

@@ -14,6 +14,7 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,10 +112,11 @@ def finetune(
     if folder is not None and complete:
         return _finished(folder, about, fingerprint, base, head, settings)
     learner = trainee(settings.train, network, head)
-    with tempfile.TemporaryDirectory(prefix="cardiac-ct-fm-") as scratch:
-        home = Path(scratch) if folder is None else folder
+    # Nothing is made beside the folder that was given: a run that is killed would leave it.
+    scratch = tempfile.TemporaryDirectory(prefix="cardiac-ct-fm-") if folder is None else nullcontext(str(folder))
+    with scratch as place:
         looks = tuple(network.config.look(name) for name in settings.looks_for(head))
-        windows = Windows(sources, config, looks, learner, settings, home / CACHE_FOLDER / fingerprint[:16])
+        windows = Windows(sources, config, looks, learner, settings, Path(place) / CACHE_FOLDER / fingerprint[:16])
         loop = Loop(learner, windows, settings, folder, fingerprint, progress)
         begun = folder is not None and holds_state(folder)  # this training's or another's: not to be lost
         try:
